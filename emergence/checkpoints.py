@@ -1,0 +1,155 @@
+"""Snapshots of a training run: whole or not there, without pickle, and checked to be what they say."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+WEIGHTS, TRAINING_STATE, META = "weights.safetensors", "training_state.safetensors", "meta.json"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is missing, damaged, or belongs to another model."""
+
+
+def log_spaced_steps(n_steps: int, n_checkpoints: int) -> list[int]:
+    """Step 0, then steps evenly spaced in log step from 1 to ``n_steps``; fewer where rounding makes them coincide."""
+    spaced = np.unique(np.geomspace(1, n_steps, n_checkpoints).round().astype(int))
+    return [0, *(int(step) for step in spaced if step < n_steps), n_steps]
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one run: ``steps`` and ``load(step)``, as ``probes.sweep_checkpoints`` wants them.
+
+    Attributes:
+        folder: holds ``step_00000123`` folders.
+        make_model: returns a fresh module for the weights to go into.
+    """
+
+    folder: Path
+    make_model: Callable[[], nn.Module]
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps with a complete checkpoint, ascending. A half-written one has another name and does not count."""
+        found = self.folder.glob("step_" + "[0-9]" * 8)
+        return sorted(int(path.name.removeprefix("step_")) for path in found)
+
+    def path(self, step: int) -> Path:
+        """Folder of a step."""
+        return self.folder / f"step_{step:08d}"
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """Read what was noted beside the weights.
+
+        Raises:
+            CheckpointError: there is no such step, or its meta.json is damaged.
+        """
+        if not self.path(step).is_dir():
+            known = ", ".join(map(str, self.steps)) or "none"
+            raise CheckpointError(f"no checkpoint of step {step} in {self.folder}; steps there: {known}")
+        try:
+            return json.loads((self.path(step) / META).read_text())
+        except (OSError, ValueError) as error:
+            raise _damaged(self.path(step) / META, error) from error
+
+    def load(self, step: int) -> nn.Module:
+        """Return a fresh model with the weights of ``step``, in evaluation mode.
+
+        Raises:
+            CheckpointError: missing or damaged files, weights that differ from the hash noted at saving, or
+                weights that do not fit the model.
+        """
+        path = self.path(step) / WEIGHTS
+        expected = self.meta(step)["weights_sha256"]
+        if not path.is_file():
+            raise _damaged(path, "file is missing")
+        if (found := file_sha256(path)) != expected:
+            raise _damaged(path, f"sha256 is {found[:12]}, noted at saving {expected[:12]}")
+        return load_weights(self.make_model(), path)
+
+    def training_state(self, step: int) -> dict[str, Tensor]:
+        """Read the optimizer's tensors of ``step``."""
+        return _read_tensors(self.path(step) / TRAINING_STATE)
+
+    def save(self, step: int, model: nn.Module, training_state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Write one checkpoint beside its final name, then rename: it is there whole or not at all."""
+        aside = self.folder / f".step_{step:08d}.partial"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        save_file({name: t.contiguous() for name, t in model.state_dict().items()}, aside / WEIGHTS)
+        save_file(dict(training_state), aside / TRAINING_STATE)
+        full = {"step": step, "weights_sha256": file_sha256(aside / WEIGHTS), **meta}
+        (aside / META).write_text(json.dumps(full, indent=1, sort_keys=True) + "\n")
+        aside.rename(self.path(step))
+
+
+def load_weights(model: nn.Module, path: Path) -> nn.Module:
+    """Fill ``model`` from a safetensors file and put it in evaluation mode.
+
+    Raises:
+        CheckpointError: unreadable file, or tensors of another model.
+    """
+    tensors, own = _read_tensors(path), model.state_dict()
+    problems = [f"it lacks {name}" for name in own if name not in tensors]
+    problems += [f"it has {name}, the model has not" for name in tensors if name not in own]
+    problems += [
+        f"{name} has shape {tuple(tensors[name].shape)}, the model {tuple(own[name].shape)}"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    if problems:
+        more = f" (and {len(problems) - 1} more differences)" if len(problems) > 1 else ""
+        raise CheckpointError(f"{path} belongs to another model: {problems[0]}{more}; check the model's configuration")
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def file_sha256(path: Path) -> str:
+    """Hash a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, why: object) -> CheckpointError:
+    return CheckpointError(f"{path} cannot be read ({why}); delete {path.parent} and run again to rewrite it")
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]) -> dict[str, Tensor]:
+    """Flatten an optimizer's state to named tensors, ``exp_avg/blocks.0.attn.W_Q`` and so on."""
+    return {
+        f"{key}/{names[p]}": value.detach().cpu().contiguous()
+        for p, state in optimizer.state.items()
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str], tensors: Mapping[str, Tensor]
+) -> None:
+    """Put flattened state back, on the device of each parameter."""
+    by_name = {name: p for p, name in names.items()}
+    for key, value in tensors.items():
+        kind, _, name = key.partition("/")
+        device = value.device if kind == "step" else by_name[name].device
+        optimizer.state[by_name[name]][kind] = value.to(device)

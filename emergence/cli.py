@@ -1,0 +1,203 @@
+"""``emergence run`` and its parts. Every flag is a field of the configuration; errors are one line and a code."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import sys
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from . import presets
+from .config import StudyConfig
+
+
+@dataclass(frozen=True)
+class RunArguments:
+    """Simulate collisions, train a transformer on them, probe every checkpoint, write report.html.
+
+    Attributes:
+        study: all settings of the study.
+        out: run folder; the same command again resumes it. Default: runs/PRESET.
+        seed: train this one seed (short for --seeds N).
+        config: TOML file with settings that differ from the preset; flags win over it.
+    """
+
+    study: Annotated[StudyConfig, tyro.conf.arg(name="")] = field(default_factory=StudyConfig)
+    out: Path | None = None
+    seed: int | None = None
+    config: Path | None = None
+
+
+@dataclass(frozen=True)
+class StageArguments:
+    """Run one stage of an existing run folder; it skips what is done.
+
+    Attributes:
+        out: run folder, made by ``emergence run`` or ``emergence simulate``.
+    """
+
+    out: Annotated[Path, tyro.conf.Positional]
+
+
+HELP = """usage: emergence COMMAND [options]
+
+  run        the whole study: simulate, train, probe, report
+  simulate   only make the collisions; takes the options of run
+  train      train on the collisions of a run folder
+  probe      measure every checkpoint of a run folder
+  report     findings, figures and report.html of a run folder
+
+emergence run --preset quick     a minute or so, to see it work
+emergence run                    the standard study, about five minutes on two cores
+emergence run --preset paper     five seeds, for a GPU or patience
+
+emergence COMMAND --help lists every option. A stopped command goes on where it was when it is given again.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return 0 if arguments else 2
+    command, rest = arguments[0], arguments[1:]
+    try:
+        if command in ("run", "simulate"):
+            return _run(rest, only=None if command == "run" else "simulate")
+        if command in ("train", "probe", "report"):
+            return _stage(command, rest)
+        raise UsageError(_unknown("command", command, ["run", "simulate", "train", "probe", "report"]))
+    except UsageError as error:
+        return _fail(str(error), code=2)
+    except KeyboardInterrupt:
+        return _fail("stopped; give the same command again to go on from here", code=130)
+    except OSError as error:
+        return _fail(_explain(error))
+    except (ValueError, TypeError, RuntimeError, FloatingPointError) as error:
+        return _fail(str(error))
+
+
+class UsageError(Exception):
+    """The command line cannot be understood."""
+
+
+def _run(arguments: list[str], only: str | None) -> int:
+    parsed = parse_run(arguments)
+    from .progress import Bars
+    from .run import create_run
+    from .study import run_stage, run_study
+
+    out = parsed.out or Path("runs") / parsed.study.preset
+    if only is not None:
+        run_stage(create_run(out, parsed.study), only, progress=Bars())
+        return 0
+    run = run_study(parsed.study, out, progress=Bars())
+    from .report.console import print_findings
+
+    print_findings(run)
+    return 0
+
+
+def _stage(stage: str, arguments: list[str]) -> int:
+    parsed = _parse(StageArguments, arguments, f"emergence {stage}")
+    from .progress import Bars
+    from .run import open_run
+    from .study import run_stage
+
+    run_stage(open_run(parsed.out), stage, progress=Bars())
+    return 0
+
+
+def parse_run(arguments: list[str]) -> RunArguments:
+    """Preset first, then the file, then the flags.
+
+    Raises:
+        UsageError: an unknown preset or flag, or a value of the wrong kind.
+        ValueError: a bad configuration file.
+    """
+    name = _value_of("--preset", arguments) or "standard"
+    try:
+        study = presets.preset(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if file := _value_of("--config", arguments):
+        study = _read_toml(Path(file), study)
+    parsed = _parse(RunArguments, arguments, "emergence run", default=RunArguments(study=study))
+    return parsed if parsed.seed is None else replace(parsed, study=replace(parsed.study, seeds=(parsed.seed,)))
+
+
+def _parse(kind: Any, arguments: list[str], prog: str, default: Any = None) -> Any:
+    extra = {} if default is None else {"default": default}
+    parsed, unknown = tyro.cli(kind, args=arguments, prog=prog, return_unknown_args=True, **extra)
+    if unknown:
+        raise UsageError(_unknown("option", unknown[0], _flags(kind), f"; {prog} --help lists them"))
+    return parsed
+
+
+def _flags(kind: Any, prefix: str = "--") -> list[str]:
+    found = []
+    for f in fields(kind):
+        nested = f.default_factory if is_dataclass(f.default_factory) else None
+        name = f.name.replace("_", "-")
+        if nested is None:
+            found.append(prefix + name)
+        else:
+            found += _flags(nested, "--" if f.name == "study" else f"{prefix}{name}.")
+    return found
+
+
+def _unknown(what: str, given: str, known: list[str], more: str = "") -> str:
+    near = difflib.get_close_matches(given, known, 1, 0.5)
+    return f"unknown {what} {given}" + (
+        f"; did you mean {near[0]}?" if near else more or f"; choose {', '.join(known)}"
+    )
+
+
+def _value_of(flag: str, arguments: list[str]) -> str | None:
+    for position, argument in enumerate(arguments):
+        if argument.startswith(flag + "="):
+            return argument.split("=", 1)[1]
+        if argument == flag and position + 1 < len(arguments):
+            return arguments[position + 1]
+    return None
+
+
+def _read_toml(path: Path, study: StudyConfig) -> StudyConfig:
+    from .run import config_from_dict, config_to_dict
+
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, "no such configuration file", str(path))
+    try:
+        changes = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not TOML: {error}") from None
+    return config_from_dict(_merged(config_to_dict(study), changes), str(path))
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        nested = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merged(base[key], value) if nested else value
+    return merged
+
+
+def _explain(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"the disk is full{where}; free some space and give the same command again, what is done is kept"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        return f"cannot write{where}: {error.strerror}; choose another --out"
+    return f"{error.strerror or error}{where}"
+
+
+def _fail(message: str, code: int = 1) -> int:
+    print(f"emergence: {' '.join(message.split())}", file=sys.stderr)
+    return code

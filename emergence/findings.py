@@ -1,0 +1,289 @@
+"""From the table of measurements to findings: which heads detect collisions, since when, and by which law."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probes import detect_onset, fit_law
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .run import Run
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ContactHeadCriteria:
+    """What a head must show, all at once, to be called a contact head. Our choice, fixed before the runs.
+
+    Attributes:
+        least_ap: contact average precision.
+        least_ratio: average precision over that of the nearest neighbour (by surface gap).
+        p_value: of the permutation null, below this.
+        least_knockout: added loss, relative to the loss, when the edge to the true partner is cut.
+        least_contrast: that added loss over the one from cutting the edge to the nearest non-partner.
+    """
+
+    least_ap: float = 0.75
+    least_ratio: float = 1.8
+    p_value: float = 0.01
+    least_knockout: float = 0.30
+    least_contrast: float = 10.0
+
+    def met_by(self, head: dict[str, Any]) -> bool:
+        """Check one entry of ``heads`` in the summary."""
+        partner, other = head["edge_knockout_partner"], head["edge_knockout_nonpartner"]
+        return bool(
+            head["contact_ap"] >= self.least_ap
+            and head["contact_ap"] >= self.least_ratio * head["nearest_neighbor_ap"]
+            and head["p_value"] < self.p_value
+            and partner >= self.least_knockout * head["knockout_baseline_loss"]
+            and partner >= self.least_contrast * abs(other)
+        )
+
+
+CRITERIA = ContactHeadCriteria()
+
+
+class Curves:
+    """Look-up of one arm and seed in the table of measurements."""
+
+    def __init__(self, table: pd.DataFrame, arm: str, seed: int) -> None:
+        mine = table[(table["arm"] == arm) & (table["seed"] == seed)]
+        scalar = mine[mine["coordinate"].isna()]
+        self._groups = dict(iter(scalar.groupby(["quantity", "layer", "head"], dropna=False, sort=False)))
+        self.table = mine
+
+    def over_steps(
+        self, quantity: str, layer: int | None = None, head: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Steps, values and standard errors of one quantity, ascending in step."""
+        for (name, at_layer, at_head), rows in self._groups.items():
+            if name == quantity and _same(at_layer, layer) and _same(at_head, head):
+                rows = rows.sort_values("step")
+                return tuple(rows[c].to_numpy() for c in ("step", "value", "standard_error"))
+        return np.array([], dtype=int), np.array([]), np.array([])
+
+    def at(self, quantity: str, step: int, layer: int | None = None, head: int | None = None) -> float:
+        """One value; NaN if it was not measured."""
+        steps, values, _ = self.over_steps(quantity, layer, head)
+        return float(values[steps == step][0]) if (steps == step).any() else math.nan
+
+    def error_at(self, quantity: str, step: int, layer: int | None = None, head: int | None = None) -> float:
+        """Its standard error."""
+        steps, _, errors = self.over_steps(quantity, layer, head)
+        return float(errors[steps == step][0]) if (steps == step).any() else math.nan
+
+    def curve(self, quantity: str, step: int, layer: int | None = None, head: int | None = None) -> pd.DataFrame:
+        """Rows of a quantity with a coordinate, at one step."""
+        rows = self.table[(self.table["quantity"] == quantity) & (self.table["step"] == step)]
+        rows = rows[rows["layer"].isna()] if layer is None else rows[(rows["layer"] == layer) & (rows["head"] == head)]
+        return rows.sort_values("coordinate")
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Steps at which the loss was measured."""
+        return self.over_steps("loss_all")[0]
+
+
+def _same(found: Any, wanted: int | None) -> bool:
+    missing = found is None or found != found or str(found) == "<NA>"
+    return missing if wanted is None else (not missing and int(found) == wanted)
+
+
+def summarize(run: Run, seconds: dict[str, float]) -> dict[str, Any]:
+    """Build summary.json: plain data, None where something was not measured or is not defined."""
+    config, table = run.config, run.measurements
+    train, evaluation = run.transitions("discs")
+    summary: dict[str, Any] = {
+        "schema": SCHEMA,
+        "preset": config.preset,
+        "seeds": list(config.seeds),
+        "device": str(evaluation.positions.device),
+        "seconds": seconds,
+        "data": {
+            "n_transitions": len(train),
+            "contact_fraction": float(evaluation.contacts.any(-1).double().mean()),
+        },
+        "loss": [],
+        "heads": [],
+        "llc": [],
+        "hessian": [],
+        "laws": [],
+        "controls": [],
+    }
+    for seed in config.seeds:
+        curves = Curves(table, "discs", seed)
+        last = int(curves.steps[-1])
+        summary["loss"].append({"seed": seed, **_losses(curves, last)})
+        heads = _heads(run, curves, seed, last, with_onset=True)
+        summary["heads"] += heads
+        summary["llc"] += _llc(curves, seed)
+        summary["hessian"] += _hessian(curves, seed)
+        summary["laws"] += _laws(run, curves, seed, heads)
+        summary["controls"] += _control(run, curves, "initialisation", seed, int(curves.steps[0]))
+    if config.ghost_control:
+        seed = config.seeds[0]
+        ghosts = Curves(table, "ghosts", seed)
+        summary["controls"] += _control(run, ghosts, "ghosts", seed, int(ghosts.steps[-1]))
+    return without_nan(summary)
+
+
+def _losses(curves: Curves, last: int) -> dict[str, float]:
+    first = int(curves.steps[0])
+    return {
+        "initial": curves.at("loss_all", first),
+        "final": curves.at("loss_all", last),
+        "contact": curves.at("loss_contact", last),
+        "free": curves.at("loss_free", last),
+        "ballistic_baseline": curves.at("ballistic_loss_all", last),
+        "ballistic_contact": curves.at("ballistic_loss_contact", last),
+    }
+
+
+def _heads(run: Run, curves: Curves, seed: int, step: int, *, with_onset: bool) -> list[dict[str, Any]]:
+    model = run.config.model
+    return [
+        _head(curves, seed, step, layer, head, with_onset=with_onset)
+        for layer in range(model.n_layers)
+        for head in range(model.n_heads)
+    ]
+
+
+def _head(curves: Curves, seed: int, step: int, layer: int, head: int, *, with_onset: bool) -> dict[str, Any]:
+    at = {"layer": layer, "head": head}
+    entry: dict[str, Any] = {
+        "seed": seed,
+        "layer": layer,
+        "head": head,
+        "step": step,
+        "contact_ap": curves.at("contact_ap", step, **at),
+        "contact_ap_interval": [curves.at(f"contact_ap_{end}", step, **at) for end in ("low", "high")],
+        "chance_ap": curves.at("chance_ap", step),
+        "nearest_neighbor_ap": curves.at("nearest_neighbor_ap", step),
+        "radius_score_excess": curves.at("radius_score_excess", step, **at),
+        "distance_correlation": curves.at("distance_correlation", step, **at),
+        "correlation_length": curves.at("correlation_length", step, **at),
+        "approach_ratio": curves.at("approach_ratio", step, **at),
+        "edge_knockout_partner": curves.at("edge_knockout_partner", step, **at),
+        "edge_knockout_nonpartner": curves.at("edge_knockout_nonpartner", step, **at),
+        "knockout_baseline_loss": curves.at("knockout_baseline_loss", step),
+        "p_value": curves.at("contact_ap_p_value", step, **at),
+    }
+    entry["is_contact_head"] = CRITERIA.met_by(entry)
+    if with_onset:
+        steps, values, _ = curves.over_steps("contact_ap", **at)
+        trained = steps > 0  # the onset is looked for in log step, where step 0 has no place
+        onset = detect_onset(steps[trained], values[trained], rng=_rng(seed, layer, head))
+        entry |= {
+            "onset_step": onset.step,
+            "onset_interval": list(onset.interval),
+            "onset_p_value": onset.p_value,
+        }
+    return entry
+
+
+def _llc(curves: Curves, seed: int) -> list[dict[str, Any]]:
+    rows = curves.table[curves.table["probe"] == "llc"]
+    keys = rows[["step", "layer", "head"]].drop_duplicates()
+    found = []
+    for step, layer, head in keys.itertuples(index=False):
+        at = {"layer": None, "head": None} if _same(layer, None) else {"layer": int(layer), "head": int(head)}
+        scope = "model" if at["layer"] is None else f"head {layer}.{head}"
+        found.append(
+            {
+                "seed": seed,
+                "step": int(step),
+                "scope": scope,
+                "value": curves.at("llc", step, **at),
+                "standard_error": curves.error_at("llc", step, **at),
+                "rhat": curves.at("llc_rhat", step, **at),
+                "n_diverged": curves.at("llc_n_diverged", step, **at),
+            }
+        )
+    return found
+
+
+def _hessian(curves: Curves, seed: int) -> list[dict[str, Any]]:
+    steps, traces, errors = curves.over_steps("hessian_trace")
+    return [
+        {
+            "seed": seed,
+            "step": int(step),
+            "top": float(curves.curve("hessian_eigenvalue", step)["value"].iloc[0]),
+            "trace": float(trace),
+            "trace_standard_error": float(error),
+            "near_null_share": curves.at("near_null_share", step),
+            "near_null_standard_error": curves.error_at("near_null_share", step),
+        }
+        for step, trace, error in zip(steps, traces, errors, strict=True)
+    ]
+
+
+def training_times(run: Run, seed: int, steps: np.ndarray, arm: str = "discs") -> np.ndarray:
+    """The clock of the laws: summed learning rate at each step."""
+    checkpoints = run.checkpoints(seed, arm)
+    return np.array([checkpoints.meta(int(step))["training_time"] for step in steps])
+
+
+def _laws(run: Run, curves: Curves, seed: int, heads: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Laws of the loss on colliding particles and of the best head's precision, each over its own relaxation.
+
+    The window begins at the onset of the best head (a law of emergence cannot be asked before something emerges);
+    without an onset it is the whole run.
+    """
+    best = max(heads, key=lambda h: h["contact_ap"])
+    begin = best.get("onset_step", math.nan)
+    names = {
+        "loss_contact": ("loss_contact", None, None),
+        f"contact_ap {best['layer']}.{best['head']}": ("contact_ap", best["layer"], best["head"]),
+    }
+    found = []
+    for number, (label, (quantity, layer, head)) in enumerate(names.items()):
+        steps, values, _ = curves.over_steps(quantity, layer, head)
+        kept = steps >= (begin if math.isfinite(begin) else 1)
+        if kept.sum() < 8:
+            kept = steps >= 1
+        times = training_times(run, seed, steps[kept])
+        fit = fit_law(times, values[kept], rng=_rng(seed, 100 + number))
+        found.append(
+            {
+                "seed": seed,
+                "quantity": label,
+                "preferred": fit.preferred,
+                "reason": fit.reason,
+                "exponent": fit.exponent,
+                "interval": list(fit.interval),
+                "window": list(fit.window),
+                "weights": fit.weights,
+                "parameters": fit.parameters,
+            }
+        )
+    return found
+
+
+def _control(run: Run, curves: Curves, name: str, seed: int, step: int) -> list[dict[str, Any]]:
+    """Heads of a control at one checkpoint, judged by the same criteria."""
+    heads = _heads(run, curves, seed, step, with_onset=False)
+    return [{"control": name, **head} for head in heads]
+
+
+def _rng(*key: int) -> np.random.Generator:
+    return np.random.default_rng(key)
+
+
+def without_nan(value: Any) -> Any:
+    """Replace NaN and infinities by None, all the way down: JSON has neither."""
+    if isinstance(value, dict):
+        return {k: without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,102 @@
+"""A scene as the network sees it, with the attention of one head drawn as lines between particles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+from ..findings import Curves
+from ..measuring import attention_patterns
+from ..run import Run
+from .style import CONTACT, FREE
+
+LEAST_ATTENTION = 0.05
+
+
+def draw_scenes(run: Run, curves: Curves, head: dict[str, Any], n_checkpoints: int = 4) -> Figure:
+    """The same scene at several checkpoints: a head turning from everywhere to the coming collisions."""
+    _, data = run.transitions("discs")
+    scene = _telling_scene(data.contacts.cpu().numpy())
+    checkpoints = run.checkpoints(run.config.seeds[0])
+    steps = _telling_steps(curves, head, n_checkpoints)
+    figure = Figure(figsize=(3.1 * len(steps), 3.7))
+    for ax, step in zip(figure.subplots(1, len(steps)), steps, strict=True):
+        pattern = attention_patterns(checkpoints.load(step), data, torch.tensor([scene]))[head["layer"]][
+            0, head["head"]
+        ]
+        draw_scene(
+            ax,
+            data.positions[scene].cpu().numpy(),
+            data.velocities[scene].cpu().numpy() * run.config.data.frame_interval,
+            data.radii[scene].cpu().numpy(),
+            data.contacts[scene].cpu().numpy(),
+            pattern,
+            run.config.data.system.box,
+        )
+        precision = curves.at("contact_ap", step, head["layer"], head["head"])
+        ax.set_title(f"step {step:,}: precision {precision:.2f}")
+    figure.suptitle(
+        f"Attention of head {head['layer']}.{head['head']} (lines) and the pairs that will collide (orange discs)",
+        x=0.01,
+        ha="left",
+        fontsize=11,
+    )
+    return figure
+
+
+def draw_scene(
+    ax: Axes, positions: Any, flights: Any, radii: Any, contacts: Any, pattern: Any, box: tuple[float, ...]
+) -> None:
+    """Discs, where they would fly within the interval, and attention; planar systems and projections of spatial ones.
+
+    Line width and opacity grow with the attention of the query; orange lines join pairs that will collide.
+    """
+    x, flight = positions[:, :2], flights[:, :2]
+    colliding = contacts.any(axis=1)
+    for center, radius, hit in zip(x, radii, colliding, strict=True):
+        ax.add_patch(
+            Circle(center, radius, facecolor="#fed7aa" if hit else "#e5e7eb", edgecolor="#9ca3af", linewidth=0.6)
+        )
+    ax.quiver(
+        *x.T, *flight.T, angles="xy", scale_units="xy", scale=1, width=0.006, color="#374151", zorder=3, headwidth=4
+    )
+    query, key = np.nonzero((pattern > LEAST_ATTENTION) & ~np.eye(len(x), dtype=bool))
+    weight = pattern[query, key]
+    colors = np.array(
+        [[*_rgb(CONTACT if contacts[q, k] else FREE), w] for q, k, w in zip(query, key, weight, strict=True)]
+    )
+    ax.add_collection(LineCollection(np.stack([x[query], x[key]], axis=1), colors=colors, linewidths=0.5 + 4 * weight))
+    ax.set_xlim(0, box[0])
+    ax.set_ylim(0, box[1])
+    ax.set_aspect("equal")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set_visible(True)
+
+
+def _telling_scene(contacts: np.ndarray) -> int:
+    """The first scene with exactly two separate collisions and particles to spare."""
+    degrees = contacts.sum(axis=-1)
+    good = ((degrees <= 1).all(axis=-1)) & (degrees.sum(axis=-1) == 4)
+    return int(np.argmax(good)) if good.any() else int(degrees.sum(axis=-1).argmax())
+
+
+def _telling_steps(curves: Curves, head: dict[str, Any], n: int) -> list[int]:
+    """First and last step, and those between whose precision divides the rise evenly."""
+    steps, values, _ = curves.over_steps("contact_ap", head["layer"], head["head"])
+    targets = np.linspace(values[0], values[-1], n)
+    between = [int(np.argmin(np.abs(values - target))) for target in targets[1:-1]]
+    return sorted({int(steps[i]) for i in (0, *between, len(steps) - 1)})
+
+
+def _rgb(color: str) -> tuple[float, ...]:
+    from matplotlib.colors import to_rgb
+
+    return to_rgb(color)

@@ -1,0 +1,175 @@
+"""The one training loop: any device, either optimizer, stopped and resumed at the same bits."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from .checkpoints import (
+    WEIGHTS,
+    Checkpoints,
+    load_weights,
+    log_spaced_steps,
+    optimizer_tensors,
+    restore_optimizer,
+)
+from .config import AdamW, TrainingConfig
+from .data import Batch, Transitions, prediction_loss
+from .files import write_text
+from .model import ParticleTransformer
+
+LOG_EVERY = 10
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """Rate of the update that leads from ``step`` to ``step + 1``: a linear warm-up, then constant."""
+    return config.optimizer.learning_rate * min(1.0, (step + 1) / max(1, config.n_warmup_steps))
+
+
+def training_time(config: TrainingConfig, step: int) -> float:
+    """The clock of the learning laws: the sum of learning rates up to ``step``, over 1 - momentum for SGD."""
+    n_warm = min(step, config.n_warmup_steps)
+    warm = n_warm * (n_warm + 1) / (2 * config.n_warmup_steps) if n_warm else 0.0
+    momentum = 0.0 if isinstance(config.optimizer, AdamW) else config.optimizer.momentum
+    return config.optimizer.learning_rate * (warm + step - n_warm) / (1 - momentum)
+
+
+def batch_indices(seed: int, step: int, n_scenes: int, size: int) -> Int[np.ndarray, " size"]:
+    """Scenes of one step, drawn with replacement: a function of (seed, step), so resuming needs no random state."""
+    return np.random.default_rng((seed, step)).integers(n_scenes, size=size)
+
+
+def make_optimizer(config: TrainingConfig, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """Torch's fused implementations, on CPU and CUDA alike."""
+    choice = config.optimizer
+    if isinstance(choice, AdamW):
+        return torch.optim.AdamW(
+            model.parameters(),
+            choice.learning_rate,
+            betas=choice.betas,
+            weight_decay=choice.weight_decay,
+            fused=True,
+        )
+    return torch.optim.SGD(model.parameters(), choice.learning_rate, momentum=choice.momentum, fused=True)
+
+
+def train(
+    model: ParticleTransformer,
+    data: Transitions,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    checkpoints: Checkpoints,
+    meta: dict[str, object] | None = None,
+    metrics_file: Path | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> ParticleTransformer:
+    """Train ``model`` in place, writing log-spaced checkpoints; continue from the last one that is there.
+
+    On the CPU a run that was killed and resumed writes the same bytes as one that was not.
+
+    Args:
+        model: freshly initialised; its weights become those of step 0.
+        data: training scenes, on the device of the model.
+        config: steps, batch size, optimizer, precision.
+        seed: of the order in which scenes are drawn.
+        checkpoints: where snapshots go and are resumed from.
+        meta: noted in each checkpoint's meta.json.
+        metrics_file: one JSON line every ``LOG_EVERY`` steps (step, training time, loss of that batch).
+        on_step: called with the number of finished steps.
+
+    Raises:
+        FloatingPointError: the loss stopped being finite; the last checkpoint is kept.
+    """
+    names = {p: name for name, p in model.named_parameters()}
+    optimizer = make_optimizer(config, model)
+    done = checkpoints.steps
+    start = done[-1] if done else 0
+    if done:
+        load_weights(model, checkpoints.path(start) / WEIGHTS)
+        restore_optimizer(optimizer, names, checkpoints.training_state(start))
+    to_save = set(log_spaced_steps(config.n_steps, config.n_checkpoints)) - set(done)
+    take_step = _make_step(model, optimizer, data, config)
+    model.train()
+
+    def save(step: int) -> None:
+        note = {"training_time": training_time(config, step), "seed": seed, **(meta or {})}
+        checkpoints.save(step, model, optimizer_tensors(optimizer, names), note)
+
+    if 0 in to_save:
+        save(0)
+    with _MetricsLog(metrics_file, start) as log:
+        for step in range(start + 1, config.n_steps + 1):
+            loss = take_step(learning_rate(config, step - 1), batch_indices(seed, step, len(data), config.batch_size))
+            if step % LOG_EVERY == 0 or step in to_save:
+                log.write(step, training_time(config, step), loss.item())
+            if step in to_save:
+                save(step)
+            if on_step is not None:
+                on_step(step)
+    return model.eval()
+
+
+def _make_step(
+    model: ParticleTransformer, optimizer: torch.optim.Optimizer, data: Transitions, config: TrainingConfig
+) -> Callable[[float, np.ndarray], Tensor]:
+    """Bind everything but the learning rate and the scenes of a step; returns the loss of the batch."""
+    device = data.batch.features.device
+    precision = torch.autocast(device.type, torch.bfloat16) if config.precision == "bfloat16" else nullcontext()
+    loss_fn = torch.compile(prediction_loss) if config.compile else prediction_loss
+
+    def take_step(rate: float, scenes: np.ndarray) -> Tensor:
+        index = torch.from_numpy(scenes).to(device)
+        batch = Batch(*(t.index_select(0, index) for t in data.batch))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with precision:
+            loss = loss_fn(model, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return take_step
+
+
+class _MetricsLog:
+    """One JSON line a logged step; lines after the step resumed from are dropped, so a log never tells a step twice."""
+
+    def __init__(self, path: Path | None, start: int) -> None:
+        self.path, self.start = path, start
+
+    def __enter__(self) -> _MetricsLog:
+        if self.path is None:
+            return self
+        kept = [line for line in _whole_lines(self.path) if json.loads(line)["step"] <= self.start]
+        write_text(self.path, "".join(line + "\n" for line in kept))
+        self.file = self.path.open("a", buffering=1)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.path is not None:
+            self.file.close()
+
+    def write(self, step: int, time: float, loss: float) -> None:
+        """Note one step; refuse to go on from a loss that is not a number."""
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the training loss is {loss} at step {step}: the learning rate is too large or the data hold NaN; "
+                "the checkpoints so far are kept"
+            )
+        if self.path is not None:
+            self.file.write(json.dumps({"step": step, "training_time": time, "loss": loss}) + "\n")
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """Lines that were finished; a killed run may leave a torn last one."""
+    return path.read_text().split("\n")[:-1] if path.is_file() else []

@@ -1,0 +1,49 @@
+"""Measure any torch model across its training: heads, causes, loss landscape, learning coefficient, laws.
+
+Functions take a model (or plain arrays), leave it as it was found, and return a frozen record with the estimate, its
+uncertainty and what it cost. Randomness is an argument::
+
+    estimate = estimate_llc(model, batches, loss_fn=loss_fn, nbeta=100, step_size=3e-4, localization=10,
+                            n_chains=4, n_draws=200, n_burnin=200, generator=torch.Generator())
+"""
+
+from .causal import edge_knockout, head_ablation, partner_edges
+from .heads import (
+    approach_preference,
+    contact_average_precision,
+    distance_correlation,
+    permutation_null,
+    radial_attention,
+    radius_score,
+)
+from .hooking import record_outputs
+from .landscape import degeneracy, hessian_trace, spectral_density, top_eigenvalues
+from .laws import fit_law
+from .llc import calibrate_llc, estimate_llc, estimate_llcs
+from .onset import detect_onset
+from .potential import fit_effective_potential
+from .sweep import sweep_checkpoints
+
+__all__ = [
+    "approach_preference",
+    "calibrate_llc",
+    "contact_average_precision",
+    "degeneracy",
+    "detect_onset",
+    "distance_correlation",
+    "edge_knockout",
+    "estimate_llc",
+    "estimate_llcs",
+    "fit_effective_potential",
+    "fit_law",
+    "head_ablation",
+    "hessian_trace",
+    "partner_edges",
+    "permutation_null",
+    "radial_attention",
+    "radius_score",
+    "record_outputs",
+    "spectral_density",
+    "sweep_checkpoints",
+    "top_eigenvalues",
+]

@@ -1,0 +1,67 @@
+"""Patterns and pairs: checks at the boundary, sums over pairs, errors over groups of scenes."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+Pattern = Float[np.ndarray, "scene head query key"]
+Pairs = Float[np.ndarray, "scene query key"]
+PairLabels = Bool[np.ndarray, "scene query key"]
+Groups = Int[np.ndarray, " scene"]
+
+
+def checked_pattern(pattern: np.ndarray, pairs: np.ndarray, name: str) -> Float[np.ndarray, "scene head query key"]:
+    """Return the pattern in float64; refuse shapes that disagree and NaN."""
+    if pattern.ndim != 4 or pattern.shape[2] != pattern.shape[3]:
+        raise ValueError(f"pattern must have shape (scene, head, query, key) with queries = keys, got {pattern.shape}")
+    expected = (pattern.shape[0], *pattern.shape[2:])
+    if pairs.shape != expected:
+        raise ValueError(f"{name} must have shape {expected} to match pattern {pattern.shape}, got {pairs.shape}")
+    if pattern.shape[-1] < 2:
+        raise ValueError("pattern must have at least 2 keys: a lone particle has no partner")
+    for what, array in (("pattern", pattern), (name, pairs)):
+        if np.isnan(array).any():
+            raise ValueError(f"{what} holds NaN, first at {tuple(np.argwhere(np.isnan(array))[0].tolist())}")
+    return pattern.astype(np.float64, copy=False)
+
+
+def others(n_particles: int) -> Bool[np.ndarray, "query key"]:
+    """Pairs of two different particles."""
+    return ~np.eye(n_particles, dtype=bool)
+
+
+def group_index(groups: np.ndarray | None, n_scenes: int) -> tuple[Int[np.ndarray, " scene"], int]:
+    """Number the groups from 0; None makes every scene a group of its own."""
+    if groups is None:
+        return np.arange(n_scenes), n_scenes
+    if len(groups) != n_scenes:
+        raise ValueError(f"groups must label each of the {n_scenes} scenes, got {len(groups)} labels")
+    index = np.unique(groups, return_inverse=True)[1]
+    return index, int(index.max()) + 1
+
+
+def error_of_sum(influence: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """Standard error of a sum over the first axis, when scenes of one group move together.
+
+    ``influence`` holds what each scene adds to the deviation of the estimate (its terms sum to zero); the sum over a
+    group is one independent draw of it. NaN for fewer than two groups.
+    """
+    index, n_groups = group_index(groups, len(influence))
+    if n_groups < 2:
+        return np.full(influence.shape[1:], np.nan)
+    totals = np.zeros((n_groups, *influence.shape[1:]))
+    np.add.at(totals, index, influence)
+    return np.sqrt((totals**2).sum(axis=0) * n_groups / (n_groups - 1))
+
+
+def binned_sums(
+    attention: np.ndarray, distances: np.ndarray, edges: np.ndarray
+) -> tuple[Float[np.ndarray, "scene head bin"], Float[np.ndarray, "scene bin"]]:
+    """Attention summed, and pairs counted, in bins of distance; self left out."""
+    edges = np.asarray(edges, dtype=np.float64)
+    if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
+        raise ValueError(f"edges must ascend and hold at least 2 values, got {edges}")
+    pairs = others(distances.shape[-1])
+    in_bin = (np.searchsorted(edges, distances[:, pairs], side="right") - 1)[..., None] == np.arange(len(edges) - 1)
+    return attention[:, :, pairs] @ in_bin.astype(np.float64), in_bin.sum(axis=1).astype(np.float64)

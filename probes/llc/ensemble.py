@@ -1,0 +1,165 @@
+"""Many copies of one model that differ in some tensors, evaluated together."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.utils._pytree import tree_flatten, tree_unflatten  # the public name is younger than our torch floor
+
+from ..protocols import LossFn
+
+_SAVED_BYTES = 2**30
+"""Most activation memory kept for one backward pass; our choice. More copies than fit are evaluated in turns."""
+
+
+_PREFIX = "model."
+
+
+class BatchTable:
+    """Batches stacked leaf by leaf, so that every copy can take its own by index.
+
+    Batches that do not stack (unequal shapes, leaves that are no tensors) are kept as they are: ``stacked`` is
+    False and the copies are evaluated one after another.
+    """
+
+    def __init__(self, batches: Sequence[Any]) -> None:
+        self.batches = batches
+        flat, specs = zip(*(tree_flatten(batch) for batch in batches), strict=True)
+        self._spec = specs[0]
+        self.stacked = all(spec == specs[0] for spec in specs) and all(map(_alike, zip(*flat, strict=False)))
+        self._leaves = [torch.stack(leaves) for leaves in zip(*flat, strict=True)] if self.stacked else []
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def take(self, index: Int[Tensor, " copy"]) -> list[Tensor]:
+        """The leaves of one batch per copy, or of the only batch, without a copy axis."""
+        if len(self) == 1:
+            return [leaf[0] for leaf in self._leaves]
+        return [leaf.index_select(0, index) for leaf in self._leaves]
+
+    def unflatten(self, leaves: Sequence[Tensor]) -> Any:
+        """A batch as the loss function knows it."""
+        return tree_unflatten(list(leaves), self._spec)
+
+
+def _alike(leaves: Sequence[Any]) -> bool:
+    first = leaves[0]
+    return all(
+        isinstance(leaf, Tensor) and (leaf.shape, leaf.dtype, leaf.device) == (first.shape, first.dtype, first.device)
+        for leaf in leaves
+    )
+
+
+class _Loss(nn.Module):
+    """The loss as a module, so that ``functional_call`` can swap the model's tensors."""
+
+    def __init__(self, model: nn.Module, loss_fn: LossFn) -> None:
+        super().__init__()
+        self.model = model
+        self._loss_fn = loss_fn
+
+    def forward(self, batch: Any) -> Tensor:
+        return self._loss_fn(self.model, batch)
+
+
+class Ensemble:
+    """Copies of a model that share all tensors but the named ones.
+
+    The copies' own tensors live side by side in ``positions``, one flat row a copy; change it in place. The forward
+    pass is vectorised over copies with ``torch.func.vmap`` and differentiated by plain autograd, which is faster than
+    ``vmap(grad_and_value)`` because the backward pass pays no transform. Shared tensors stay unbatched: products
+    with them are one large matrix product, and nothing is differentiated below the first tensor that differs.
+
+    Attributes:
+        center: the model's own values, ``(entry,)``.
+        positions: the copies' values, ``(copy, entry)``; all start at ``center``.
+        vectorized: False when the loss or the batches do not vectorise; results are the same, slower.
+    """
+
+    def __init__(
+        self, model: nn.Module, loss_fn: LossFn, table: BatchTable, names: Sequence[str], n_copies: int
+    ) -> None:
+        parameters = {name: p.detach() for name, p in model.named_parameters()}
+        own = [parameters.pop(name) for name in names]
+        kinds = {(p.dtype, p.device) for p in own}
+        if len(kinds) > 1 or own[0].dtype not in (torch.float32, torch.float64):
+            found = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds))
+            raise ValueError(f"the chosen tensors must be all float32 or all float64 on one device; got {found}")
+        self._names = [f"{_PREFIX}{name}" for name in names]
+        self._shared = {f"{_PREFIX}{name}": p for name, p in parameters.items()}
+        self._loss = _Loss(model, loss_fn)
+        self._table = table
+        self.center = torch.cat([p.reshape(-1) for p in own])
+        self.positions = self.center.repeat(n_copies, 1)
+        sizes = [p.numel() for p in own]
+        self._views = [
+            piece.unflatten(1, p.shape).detach() if p.ndim else piece[:, 0].detach()
+            for piece, p in zip(self.positions.split(sizes, dim=1), own, strict=True)
+        ]
+        self._vmapped = vmap(self._call_leaves, in_dims=(0, None if len(table) == 1 else 0))
+        self._map, self._chunk = self._plan(names)
+        self.vectorized = self._map != self._one_by_one
+
+    def losses_and_gradients(
+        self, index: Int[Tensor, " copy"]
+    ) -> tuple[Float[Tensor, " copy"], Float[Tensor, "copy entry"]]:
+        """Each copy's loss on its batch, and the gradient in its own entries."""
+        parts = [self._evaluate(slice(i, i + self._chunk), index) for i in range(0, len(index), self._chunk)]
+        if len(parts) == 1:
+            return parts[0]
+        losses, gradients = zip(*parts, strict=True)
+        return torch.cat(losses), torch.cat(gradients)
+
+    def _evaluate(self, rows: slice, index: Tensor) -> tuple[Tensor, Tensor]:
+        leaves = [view[rows].requires_grad_() for view in self._views]
+        with torch.enable_grad():
+            losses = self._map(leaves, index[rows])
+            gradients = torch.autograd.grad(losses.sum(), leaves, materialize_grads=True)
+        return losses.detach(), torch.cat([g.flatten(1) if g.ndim > 1 else g[:, None] for g in gradients], dim=1)
+
+    def _plan(self, names: Sequence[str]) -> tuple[Callable[[list[Tensor], Tensor], Tensor], int]:
+        """Vectorise if one copy can be; size the turns by what autograd saves for one copy."""
+        saved = 0
+
+        def count(t: Tensor) -> Tensor:
+            nonlocal saved
+            saved += t.numel() * t.element_size()
+            return t
+
+        first = torch.zeros(1, dtype=torch.long, device=self.center.device)
+        leaves = [view[:1].requires_grad_() for view in self._views]
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+            alone = self._one_by_one(leaves, first)
+        if not alone.requires_grad:
+            raise ValueError(f"the loss does not depend on the chosen tensors: {', '.join(names)}")
+        chunk = min(len(self.positions), max(1, _SAVED_BYTES // max(saved, 1)))
+        if not self._table.stacked:
+            return self._one_by_one, chunk
+        try:
+            with torch.enable_grad(), warnings.catch_warnings():
+                warnings.filterwarnings("error", message=".*performance drop", category=UserWarning)
+                torch.autograd.grad(self._all_at_once(leaves, first).sum(), leaves, allow_unused=True)
+        except (RuntimeError, UserWarning):  # the loss ran just above, so this is vmap's: .item(), data-dependent
+            # shapes, a write in place, or an operator without a batching rule
+            return self._one_by_one, chunk
+        return self._all_at_once, chunk
+
+    def _call(self, own: Sequence[Tensor], batch: Any) -> Tensor:
+        return functional_call(self._loss, {**self._shared, **dict(zip(self._names, own, strict=True))}, (batch,))
+
+    def _call_leaves(self, own: list[Tensor], leaves: list[Tensor]) -> Tensor:
+        return self._call(own, self._table.unflatten(leaves))
+
+    def _all_at_once(self, own: list[Tensor], index: Tensor) -> Tensor:
+        return self._vmapped(own, self._table.take(index))
+
+    def _one_by_one(self, own: list[Tensor], index: Tensor) -> Tensor:
+        batches = [self._table.batches[i] for i in index.tolist()]
+        return torch.stack([self._call([t[c] for t in own], batch) for c, batch in enumerate(batches)])

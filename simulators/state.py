@@ -1,0 +1,200 @@
+"""What a simulation starts from and what it leaves behind: frozen records of float64 arrays.
+
+The records check shapes and types themselves, in every run and with the place of the fault, so their fields are plain
+arrays to the type checker.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+
+def _check_floats(name: str, array: np.ndarray, axes: str, sizes: dict[str, int]) -> None:
+    """Require a finite float64 array with the named axes; ``sizes`` remembers the length of each axis."""
+    names = axes.split()
+    if not isinstance(array, np.ndarray) or array.dtype != np.float64:
+        got = getattr(array, "dtype", type(array).__name__)
+        raise TypeError(f"{name} must be a float64 numpy array, got {got}; convert it with np.asarray(..., np.float64)")
+    if array.ndim != len(names):
+        raise ValueError(f"{name} must have the axes ({', '.join(names)}), got shape {array.shape}")
+    for axis, size in zip(names, array.shape, strict=True):
+        expected = sizes.setdefault(axis, size)
+        if size != expected:
+            raise ValueError(f"{name} must have {expected} entries along {axis}, got shape {array.shape}")
+        if size == 0 and axis != "event":
+            raise ValueError(f"{name} must not be empty, got shape {array.shape} with no entry along {axis}")
+    finite = np.isfinite(array)
+    if not finite.all():
+        where = tuple(int(index) for index in np.argwhere(~finite)[0])
+        place = ", ".join(f"{axis} {index}" for axis, index in zip(names, where, strict=True))
+        raise ValueError(f"{name} must be finite; {place} is {array[where]} (a run that diverged?)")
+
+
+def _check_positive(name: str, array: np.ndarray) -> None:
+    """Require every entry of a (system, particle) array to be above zero."""
+    if not (array > 0).all():
+        system, particle = (int(index) for index in np.argwhere(~(array > 0))[0])
+        raise ValueError(f"{name} must be positive; system {system}, particle {particle} has {array[system, particle]}")
+
+
+@dataclass(frozen=True, eq=False)
+class ParticleState:
+    """One instant of many systems: where every particle is and how it moves.
+
+    Attributes:
+        positions: centres, in the length unit of the box, (system, particle, dim).
+        velocities: length a time unit, (system, particle, dim).
+        radii: positive lengths, (system, particle).
+        masses: positive, (system, particle).
+
+    Raises:
+        TypeError: an array is not float64.
+        ValueError: shapes that disagree, an empty axis, an entry that is not finite, a radius or mass not above 0.
+    """
+
+    positions: np.ndarray
+    velocities: np.ndarray
+    radii: np.ndarray
+    masses: np.ndarray
+
+    def __post_init__(self) -> None:
+        sizes: dict[str, int] = {}
+        _check_floats("positions", self.positions, "system particle dim", sizes)
+        _check_floats("velocities", self.velocities, "system particle dim", sizes)
+        for name in ("radii", "masses"):
+            _check_floats(name, getattr(self, name), "system particle", sizes)
+            _check_positive(name, getattr(self, name))
+
+
+@dataclass(frozen=True, eq=False)
+class CollisionLog:
+    """Every collision of every system as flat columns, sorted by (system, time).
+
+    Signs: ``normal`` is the unit vector from j to i (from a wall into the box) and ``impulse`` >= 0 the momentum
+    given to i along it, so i gains ``impulse * normal`` and j loses it. A pair is listed once, with i < j.
+    Walls have ``j < 0``: ``-(2 * axis + 1)`` at coordinate 0 and ``-(2 * axis + 2)`` at the far side, hence
+    -1 left, -2 right, -3 floor, -4 ceiling.
+
+    Attributes:
+        system: which system, (event,).
+        time: simulation time of the collision, (event,).
+        i: the particle, (event,).
+        j: its partner, or a wall, (event,).
+        impulse: momentum exchanged; for ghost discs, what they would have exchanged, (event,).
+        normal: unit vector from j to i, (event, dim).
+        forced: True where the rule against inelastic collapse changed the outcome (see ``HardSpheres``), (event,).
+
+    Raises:
+        TypeError: a column of the wrong dtype.
+        ValueError: columns of different length, rows out of order, entries not finite.
+    """
+
+    system: np.ndarray
+    time: np.ndarray
+    i: np.ndarray
+    j: np.ndarray
+    impulse: np.ndarray
+    normal: np.ndarray
+    forced: np.ndarray
+
+    def __post_init__(self) -> None:
+        sizes: dict[str, int] = {}
+        _check_floats("time", self.time, "event", sizes)
+        _check_floats("impulse", self.impulse, "event", sizes)
+        _check_floats("normal", self.normal, "event dim", sizes)
+        for name, dtype in (("system", np.int32), ("i", np.int32), ("j", np.int32), ("forced", np.bool_)):
+            column = getattr(self, name)
+            if column.dtype != dtype:
+                raise TypeError(f"{name} must be {np.dtype(dtype)}, got {column.dtype}")
+            if column.shape != self.time.shape:
+                raise ValueError(f"{name} must have one entry for each of {len(self)} events, got {column.shape}")
+        step = np.diff(self.system)
+        disorder = (step < 0) | ((step == 0) & (np.diff(self.time) < 0))
+        if disorder.any():
+            row = int(np.argmax(disorder)) + 1
+            raise ValueError(
+                f"events must be sorted by (system, time); row {row} (system {self.system[row]}, time "
+                f"{self.time[row]}) comes after system {self.system[row - 1]}, time {self.time[row - 1]}"
+            )
+
+    def __len__(self) -> int:
+        """Return the number of events."""
+        return self.time.shape[0]
+
+    def of_system(self, system: int) -> "CollisionLog":
+        """Return the events of one system, as views."""
+        rows = slice(*np.searchsorted(self.system, (system, system + 1)))
+        columns = (self.system, self.time, self.i, self.j, self.impulse, self.normal, self.forced)
+        return CollisionLog(*(column[rows] for column in columns))
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectories:
+    """Many systems followed through time, with the exact log of their collisions.
+
+    Frame k is the state at time ``k * frame_interval``, after any collision at that very instant; frame 0 is the
+    start state.
+
+    Attributes:
+        positions: (system, frame, particle, dim).
+        velocities: (system, frame, particle, dim).
+        radii: (system, particle).
+        masses: (system, particle).
+        frame_interval: simulation time from one frame to the next.
+        system: the specification that was simulated, a frozen dataclass such as ``HardSpheres``.
+        seed: the integer whose ``numpy.random.default_rng(seed)`` alone reproduces the run, None where there is none.
+        collisions: the log.
+
+    Raises:
+        TypeError: an array is not float64.
+        ValueError: shapes that disagree, an empty axis, an entry that is not finite (named by system, frame,
+            particle), or a collision that refers to a system, particle or time outside the run.
+    """
+
+    positions: np.ndarray
+    velocities: np.ndarray
+    radii: np.ndarray
+    masses: np.ndarray
+    frame_interval: float
+    system: Any
+    seed: int | None
+    collisions: CollisionLog
+
+    def __post_init__(self) -> None:
+        sizes: dict[str, int] = {}
+        _check_floats("positions", self.positions, "system frame particle dim", sizes)
+        _check_floats("velocities", self.velocities, "system frame particle dim", sizes)
+        for name in ("radii", "masses"):
+            _check_floats(name, getattr(self, name), "system particle", sizes)
+            _check_positive(name, getattr(self, name))
+        if not 0 < self.frame_interval < np.inf:
+            raise ValueError(f"frame_interval must be positive and finite, got {self.frame_interval}")
+        self._check_collisions(sizes)
+
+    def _check_collisions(self, sizes: dict[str, int]) -> None:
+        """Require every row of the log to lie inside this run."""
+        log = self.collisions
+        if log.normal.shape[1] != sizes["dim"]:
+            raise ValueError(f"collisions.normal must have {sizes['dim']} columns, got {log.normal.shape[1]}")
+        if len(log) == 0:
+            return
+        limits = (
+            ("system", log.system, 0, sizes["system"] - 1),
+            ("i", log.i, 0, sizes["particle"] - 1),
+            ("j", log.j, -2 * sizes["dim"], sizes["particle"] - 1),
+            ("time", log.time, 0.0, float(self.times[-1])),
+        )
+        for name, column, low, high in limits:
+            if column.min() < low or column.max() > high:
+                raise ValueError(f"collisions.{name} must lie in [{low}, {high}], got [{column.min()}, {column.max()}]")
+
+    @property
+    def times(self) -> Float64[np.ndarray, " frame"]:
+        """Simulation time of each frame, (frame,)."""
+        return np.arange(self.positions.shape[1]) * self.frame_interval
+
+    def state(self, frame: int) -> ParticleState:
+        """Return one frame as a state to start from again: views, no copy."""
+        return ParticleState(self.positions[:, frame], self.velocities[:, frame], self.radii, self.masses)

@@ -1,0 +1,204 @@
+"""Every bad input ends in one line that names the argument, what was expected and what came."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import simulators
+from simulators import CollisionLog, HardSpheres, ParticleState, Trajectories, simulate
+
+RNG = np.random.default_rng
+SETTINGS = {"n_systems": 2, "n_frames": 3, "frame_interval": 0.1}
+
+
+def drawn(n_systems=2):
+    """Return start states of the default system."""
+    return HardSpheres().draw_state(n_systems, rng=RNG(0))
+
+
+def changed(array, index, value):
+    """Return a copy with one entry replaced."""
+    copy = array.copy()
+    copy[index] = value
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_particles": 0}, r"n_particles must be at least 1, got 0"),
+        ({"dim": 1}, r"dim must be 2 or 3, got 1"),
+        ({"dim": 3}, r"gravity must have 3 entries for dim=3, got \(0.0, -1.0\)"),
+        ({"dim": 3, "gravity": (0.0, 0.0, -1.0)}, r"box must have 3 entries for dim=3, got \(1.0, 1.0\)"),
+        ({"radius": -0.06}, r"radius must be positive, got -0.06"),
+        ({"radius": 0.0}, r"radius must be positive, got 0.0"),
+        ({"radius": float("nan")}, r"radius must be positive, got nan"),
+        ({"radius_spread": 1.0}, r"radius_spread must be in \[0, 1\), got 1.0"),
+        ({"density": 0.0}, r"density must be positive, got 0.0"),
+        ({"restitution": 1.1}, r"restitution must be in \[0, 1\], got 1.1"),
+        ({"restitution": -0.1}, r"restitution must be in \[0, 1\], got -0.1"),
+        ({"velocity_scale": -1.0}, r"velocity_scale must be zero or more, got -1.0"),
+        ({"contact_time": 0.0}, r"contact_time must be positive, got 0.0"),
+        ({"gravity": (0.0, float("inf"))}, r"gravity must be finite, got \(0.0, inf\)"),
+        ({"box": (1.0, 0.0)}, r"box must be positive in every entry, got \(1.0, 0.0\)"),
+        ({"boundary": "periodic"}, r"boundary must be 'walls' .*, got 'periodic'"),
+        ({"radius": 0.4}, r"diameters reach 1.04, the box is 1 wide; lower radius"),
+        ({"n_particles": 100}, r"n_particles=100 of radius 0.06 cannot fit: packing fraction 1.165, expected below 1"),
+    ],
+)
+def test_impossible_systems(settings, message):
+    with pytest.raises(ValueError, match=message):
+        HardSpheres(**settings)
+
+
+def test_integers_and_lists_are_welcome_as_numbers():
+    # in a process of its own: the type checker of this one takes no int for a float
+    code = (
+        "from simulators import HardSpheres\n"
+        "loose = HardSpheres(radius_spread=0, gravity=[0, -1], box=[1, 1], velocity_scale=1)\n"
+        "assert loose == HardSpheres(radius_spread=0.0, velocity_scale=1.0)\n"
+        "print(hash(loose) == hash(HardSpheres(radius_spread=0.0, velocity_scale=1.0)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_systems": 0}, r"n_systems must be at least 1, got 0"),
+        ({"n_frames": 1}, r"n_frames must be at least 2 .*, got 1"),
+        ({"frame_interval": 0.0}, r"frame_interval must be positive and finite, got 0.0"),
+        ({"frame_interval": float("nan")}, r"frame_interval must be positive and finite, got nan"),
+        ({"engine": "soft"}, r"engine must be one of auto, event_driven, got 'soft'"),
+        ({"device": "cuda"}, r"device must be cpu .*, got 'cuda'"),
+    ],
+)
+def test_impossible_runs(settings, message):
+    with pytest.raises(ValueError, match=message):
+        simulate(HardSpheres(), **(SETTINGS | settings), rng=RNG(0))
+
+
+def test_a_packing_without_room_is_refused():
+    system = HardSpheres(n_particles=60, radius_spread=0.0)
+    with pytest.raises(ValueError, match=r"2 of 2 systems: 60 particles at packing fraction 0.679 .*lower n_particles"):
+        simulate(system, **SETTINGS, rng=RNG(0))
+
+
+@pytest.mark.parametrize(
+    "system", [HardSpheres(n_particles=36), HardSpheres(dim=3, gravity=(0.0,) * 3, box=(1.0,) * 3)]
+)
+def test_drawn_states_are_allowed_and_follow_their_law(system):
+    state = system.draw_state(300, rng=RNG(1))
+    system.check_state(state)
+    assert state.radii.min() >= 0.7 * 0.06
+    assert state.radii.max() <= 1.3 * 0.06
+    assert state.radii.mean() == pytest.approx(0.06, rel=0.01)
+    packing = (state.masses / system.density).sum(axis=1).mean()
+    assert packing == pytest.approx(system.packing_fraction, rel=0.01)
+    scale = np.sqrt((state.velocities**2).mean())
+    assert abs(scale - 0.7) < 4 * 0.7 / np.sqrt(2 * state.velocities.size)
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "value", "message"),
+    [
+        ("positions", (1, 3, 0), np.nan, r"positions must be finite; system 1, particle 3, dim 0 is nan"),
+        ("velocities", (0, 2, 1), np.inf, r"velocities must be finite; system 0, particle 2, dim 1 is inf"),
+        ("radii", (1, 4), -0.1, r"radii must be positive; system 1, particle 4 has -0.1"),
+        ("masses", (0, 0), 0.0, r"masses must be positive; system 0, particle 0 has 0.0"),
+    ],
+)
+def test_impossible_states(name, index, value, message):
+    state = drawn()
+    with pytest.raises(ValueError, match=message):
+        replace(state, **{name: changed(getattr(state, name), index, value)})
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, 10), r"velocities must have the axes \(system, particle, dim\), got shape \(2, 10\)"),
+        ((2, 9, 2), r"velocities must have 10 entries along particle, got shape \(2, 9, 2\)"),
+    ],
+)
+def test_shapes_that_disagree(shape, message):
+    with pytest.raises(ValueError, match=message):
+        replace(drawn(), velocities=np.zeros(shape))
+
+
+def test_empty_states_and_other_dtypes():
+    with pytest.raises(ValueError, match=r"positions must not be empty, got shape \(0, 10, 2\)"):
+        ParticleState(np.zeros((0, 10, 2)), np.zeros((0, 10, 2)), np.ones((0, 10)), np.ones((0, 10)))
+    with pytest.raises(TypeError, match=r"positions must be a float64 numpy array, got float32"):
+        replace(drawn(), positions=drawn().positions.astype(np.float32))
+
+
+def test_start_states_the_system_cannot_have():
+    state = drawn()
+    overlapping = replace(state, positions=changed(state.positions, (1, 7), state.positions[1, 2] + 0.01))
+    with pytest.raises(
+        ValueError, match=r"system 1, particles 2 and 7 overlap: distance 0.0141421, expected at least 0"
+    ):
+        simulate(HardSpheres(), **SETTINGS, rng=RNG(0), initial=overlapping)
+    outside = replace(state, positions=changed(state.positions, (0, 5), [0.5, -0.2]))
+    with pytest.raises(ValueError, match=r"system 0, particle 5 is outside the box .*centre \[0.5, -0.2\], radius 0.0"):
+        simulate(HardSpheres(), **SETTINGS, rng=RNG(0), initial=outside)
+    with pytest.raises(ValueError, match=r"initial must hold n_systems=2 systems, got 3"):
+        simulate(HardSpheres(), **SETTINGS, rng=RNG(0), initial=drawn(3))
+    with pytest.raises(ValueError, match=r"n_particles=9 and dim=2, got positions of shape \(2, 10, 2\)"):
+        simulate(HardSpheres(n_particles=9), **SETTINGS, rng=RNG(0), initial=state)
+
+
+def test_a_trajectory_with_nan_names_the_place():
+    run = simulate(HardSpheres(), **SETTINGS, rng=RNG(0))
+    with pytest.raises(ValueError, match=r"positions must be finite; system 1, frame 2, particle 3, dim 0 is nan"):
+        replace(run, positions=changed(run.positions, (1, 2, 3, 0), np.nan))
+    with pytest.raises(ValueError, match=r"frame_interval must be positive and finite, got -1.0"):
+        replace(run, frame_interval=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("system", 2, r"collisions.system must lie in \[0, 1\], got \[0, 2\]"),
+        ("i", 10, r"collisions.i must lie in \[0, 9\], got \[\d, 10\]"),
+        ("j", -5, r"collisions.j must lie in \[-4, 9\], got \[-5, \d\]"),
+        ("time", 0.3, r"collisions.time must lie in \[0.0, 0.2\], got \[0.0\d+, 0.3\]"),
+    ],
+)
+def test_a_log_of_another_run(name, value, message):
+    run = simulate(HardSpheres(), **SETTINGS, rng=RNG(0))
+    log = replace(run.collisions, **{name: changed(getattr(run.collisions, name), -1, value)})
+    with pytest.raises(ValueError, match=message):
+        Trajectories(run.positions, run.velocities, run.radii, run.masses, 0.1, run.system, run.seed, collisions=log)
+
+
+def test_a_log_out_of_order():
+    log = simulate(HardSpheres(), **SETTINGS, rng=RNG(0)).collisions
+    with pytest.raises(
+        ValueError, match=r"sorted by \(system, time\); row 1 \(system 0, time 0.0\) comes after system 0"
+    ):
+        replace(log, time=changed(log.time, 1, 0.0))
+    with pytest.raises(TypeError, match=r"i must be int32, got int64"):
+        replace(log, i=log.i.astype(np.int64))
+    with pytest.raises(ValueError, match=r"j must have one entry for each of \d+ events, got \(2,\)"):
+        replace(log, j=log.j[:2])
+
+
+def test_a_log_may_be_empty():
+    columns = (np.zeros(0), np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0), np.zeros((0, 2)))
+    assert len(CollisionLog(np.zeros(0, np.int32), *columns, np.zeros(0, bool))) == 0
+    still = HardSpheres(n_particles=1, gravity=(0.0, 0.0), velocity_scale=0.0)
+    run = simulate(still, **SETTINGS, rng=RNG(0))
+    assert len(run.collisions) == 0
+    assert not simulators.contact_labels(run).any()
+
+
+def test_import_loads_neither_torch_nor_numba():
+    code = "import sys, simulators; print([name for name in ('torch', 'numba', 'scipy') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
