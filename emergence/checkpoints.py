@@ -134,7 +134,7 @@ def _damaged(path: Path, why: object) -> CheckpointError:
     return CheckpointError(f"{path} cannot be read ({why}); delete {path.parent} and run again to rewrite it")
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
     """Flatten an optimizer's state to named tensors, ``exp_avg/blocks.0.attn.W_Q`` and so on."""
     return {
         f"{key}/{names[p]}": value.detach().cpu().contiguous()
@@ -145,7 +145,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parame
 
 
 def restore_optimizer(
-    optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str], tensors: Mapping[str, Tensor]
+    optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str], tensors: Mapping[str, Tensor]
 ) -> None:
     """Put flattened state back, on the device of each parameter."""
     by_name = {name: p for p, name in names.items()}

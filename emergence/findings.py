@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from probes import detect_onset, fit_law
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from .run import Run
 
 SCHEMA = 1
@@ -55,20 +54,21 @@ class Curves:
     """Look-up of one arm and seed in the table of measurements."""
 
     def __init__(self, table: pd.DataFrame, arm: str, seed: int) -> None:
-        mine = table[(table["arm"] == arm) & (table["seed"] == seed)]
-        scalar = mine[mine["coordinate"].isna()]
-        self._groups = dict(iter(scalar.groupby(["quantity", "layer", "head"], dropna=False, sort=False)))
-        self.table = mine
+        self.table: Any = table.query("arm == @arm and seed == @seed")  # pandas has no types to speak of
+        numbers = self.table[self.table["coordinate"].isna()].sort_values("step")
+        self._series = {
+            (quantity, *(None if pd.isna(i) else int(i) for i in place)): rows
+            for (quantity, *place), rows in numbers.groupby(["quantity", "layer", "head"], dropna=False, sort=False)
+        }
 
     def over_steps(
         self, quantity: str, layer: int | None = None, head: int | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Steps, values and standard errors of one quantity, ascending in step."""
-        for (name, at_layer, at_head), rows in self._groups.items():
-            if name == quantity and _same(at_layer, layer) and _same(at_head, head):
-                rows = rows.sort_values("step")
-                return tuple(rows[c].to_numpy() for c in ("step", "value", "standard_error"))
-        return np.array([], dtype=int), np.array([]), np.array([])
+        rows = self._series.get((quantity, layer, head))
+        if rows is None:
+            return np.array([], dtype=int), np.array([]), np.array([])
+        return rows["step"].to_numpy(), rows["value"].to_numpy(), rows["standard_error"].to_numpy()
 
     def at(self, quantity: str, step: int, layer: int | None = None, head: int | None = None) -> float:
         """One value; NaN if it was not measured."""
@@ -80,21 +80,20 @@ class Curves:
         steps, _, errors = self.over_steps(quantity, layer, head)
         return float(errors[steps == step][0]) if (steps == step).any() else math.nan
 
-    def curve(self, quantity: str, step: int, layer: int | None = None, head: int | None = None) -> pd.DataFrame:
-        """Rows of a quantity with a coordinate, at one step."""
+    def curve(self, quantity: str, step: int, layer: int | None = None, head: int | None = None) -> Any:
+        """Rows of a quantity with a coordinate at one step, a DataFrame ascending in the coordinate."""
         rows = self.table[(self.table["quantity"] == quantity) & (self.table["step"] == step)]
         rows = rows[rows["layer"].isna()] if layer is None else rows[(rows["layer"] == layer) & (rows["head"] == head)]
         return rows.sort_values("coordinate")
+
+    def places(self, quantity: str) -> list[tuple[int | None, int | None]]:
+        """Where a quantity was measured: (layer, head), both None for the whole model."""
+        return [(layer, head) for name, layer, head in self._series if name == quantity]
 
     @property
     def steps(self) -> np.ndarray:
         """Steps at which the loss was measured."""
         return self.over_steps("loss_all")[0]
-
-
-def _same(found: Any, wanted: int | None) -> bool:
-    missing = found is None or found != found or str(found) == "<NA>"
-    return missing if wanted is None else (not missing and int(found) == wanted)
 
 
 def summarize(run: Run, seconds: dict[str, float]) -> dict[str, Any]:
@@ -190,24 +189,19 @@ def _head(curves: Curves, seed: int, step: int, layer: int, head: int, *, with_o
 
 
 def _llc(curves: Curves, seed: int) -> list[dict[str, Any]]:
-    rows = curves.table[curves.table["probe"] == "llc"]
-    keys = rows[["step", "layer", "head"]].drop_duplicates()
-    found = []
-    for step, layer, head in keys.itertuples(index=False):
-        at = {"layer": None, "head": None} if _same(layer, None) else {"layer": int(layer), "head": int(head)}
-        scope = "model" if at["layer"] is None else f"head {layer}.{head}"
-        found.append(
-            {
-                "seed": seed,
-                "step": int(step),
-                "scope": scope,
-                "value": curves.at("llc", step, **at),
-                "standard_error": curves.error_at("llc", step, **at),
-                "rhat": curves.at("llc_rhat", step, **at),
-                "n_diverged": curves.at("llc_n_diverged", step, **at),
-            }
-        )
-    return found
+    return [
+        {
+            "seed": seed,
+            "step": int(step),
+            "scope": "model" if layer is None else f"head {layer}.{head}",
+            "value": curves.at("llc", step, layer, head),
+            "standard_error": curves.error_at("llc", step, layer, head),
+            "rhat": curves.at("llc_rhat", step, layer, head),
+            "n_diverged": curves.at("llc_n_diverged", step, layer, head),
+        }
+        for layer, head in curves.places("llc")
+        for step in curves.over_steps("llc", layer, head)[0]
+    ]
 
 
 def _hessian(curves: Curves, seed: int) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from probes import (
     approach_preference,
@@ -32,7 +32,7 @@ from probes.sweep import FunctionProbe, Measurement
 
 from .config import StudyConfig
 from .data import Transitions, loss_per_particle, prediction_loss
-from .model import ParticleTransformer, head_masks
+from .model import head_masks
 
 CHUNK = 250
 """Scenes a forward pass when patterns are recorded."""
@@ -54,7 +54,7 @@ def loss_probe(data: Transitions, identity: str) -> FunctionProbe:
             yield Measurement(f"{prefix}_{name}", mean, error)
 
     @torch.no_grad()
-    def measure(model: nn.Module, seed: int) -> Iterable[Measurement]:
+    def measure(model: Any, seed: int) -> Iterable[Measurement]:
         ballistic = (data.ballistic - data.batch.targets).square().mean(-1)
         return [*rows(loss_per_particle(model, data.batch), "loss"), *rows(ballistic, "ballistic_loss")]
 
@@ -70,7 +70,7 @@ def head_probe(data: Transitions, config: StudyConfig, identity: str) -> Functio
     radius = contact_range(config)
     edges = np.linspace(0.0, float(np.percentile(distances, 95)), 25)
 
-    def measure(model: nn.Module, seed: int) -> Iterator[Measurement]:
+    def measure(model: Any, seed: int) -> Iterator[Measurement]:
         rng = np.random.default_rng(seed)
         for layer, pattern in enumerate(attention_patterns(model, data, scenes)):
             ap = contact_average_precision(pattern, contacts, groups=groups)
@@ -111,7 +111,7 @@ def head_probe(data: Transitions, config: StudyConfig, identity: str) -> Functio
         ):
             baseline = contact_average_precision(score[:, None], contacts, groups=groups)
             yield Measurement(name, float(baseline.value[0]), float(baseline.standard_error[0]))
-        yield Measurement("chance_ap", float(ap.chance))
+        yield Measurement("chance_ap", float(contacts.sum() / (contacts.size - contacts[..., 0].size)))
 
     settings = {
         "data": identity,
@@ -134,7 +134,7 @@ def causal_probe(data: Transitions, config: StudyConfig, identity: str) -> Funct
         edges[: config.probes.n_knockout_edges] for edges in partner_edges(contacts.cpu().numpy(), gaps.cpu().numpy())
     )
 
-    def measure(model: nn.Module, seed: int) -> Iterator[Measurement]:
+    def measure(model: Any, seed: int) -> Iterator[Measurement]:
         cut = {
             name: edge_knockout(model, batch, edges, query_loss=loss_per_particle, n_layers=n_layers, n_heads=n_heads)
             for name, edges in (("partner", partner), ("nonpartner", nearest))
@@ -176,7 +176,7 @@ def hessian_probe(data: Transitions, config: StudyConfig, identity: str) -> Func
     size = min(settings.n_scenes, len(data))
     batches = [type(data.batch)(*(t[_first_scenes(data, size)] for t in data.batch))]
 
-    def measure(model: nn.Module, seed: int) -> Iterator[Measurement]:
+    def measure(model: Any, seed: int) -> Iterator[Measurement]:
         model.use_explicit_attention()
         common: dict[str, Any] = {"loss_fn": prediction_loss, "generator": torch.Generator().manual_seed(seed)}
         top = top_eigenvalues(model, batches, k=settings.n_top, **common)
@@ -196,7 +196,7 @@ def llc_probe(data: Transitions, config: StudyConfig, identity: str) -> Function
     settings = config.probes.llc
     batches = data.batches(settings.batch_size)
 
-    def measure(model: ParticleTransformer, seed: int) -> Iterator[Measurement]:
+    def measure(model: Any, seed: int) -> Iterator[Measurement]:
         places = {"model": (None, None), **{f"{layer}.{head}": (layer, head) for layer, head in head_masks(model)}}
         scopes = {"model": None, **{f"{layer}.{head}": mask for (layer, head), mask in head_masks(model).items()}}
         estimates = estimate_llcs(
@@ -224,10 +224,10 @@ def llc_probe(data: Transitions, config: StudyConfig, identity: str) -> Function
 
 
 def attention_patterns(
-    model: nn.Module, data: Transitions, scenes: Tensor
+    model: Any, data: Transitions, scenes: Tensor
 ) -> list[Float[np.ndarray, "scene head query key"]]:
     """Attention pattern of each layer on the given scenes."""
-    names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(len(model.blocks))]
+    names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
     recorded = record_outputs(model, data.batch.features[scenes].split(CHUNK), names)
     return [recorded[name].double().cpu().numpy() for name in names]
 

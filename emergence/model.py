@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -169,9 +170,14 @@ class ParticleTransformer(HookedRootModule):
 
     def use_explicit_attention(self, explicit: bool = True) -> ParticleTransformer:
         """Choose the attention path for good; second-order probes need the explicit one. Returns the model."""
-        for block in self.blocks:
+        for block in self.layers:
             block.attn.explicit = explicit
         return self
+
+    @property
+    def layers(self) -> list[Block]:
+        """The blocks, with their type."""
+        return cast(list[Block], list(self.blocks))
 
 
 def make_model(config: ModelConfig, n_features: int, n_outputs: int) -> ParticleTransformer:
@@ -185,7 +191,7 @@ def head_masks(model: ParticleTransformer) -> dict[tuple[int, int], dict[str, Te
     These are the scopes of a head's refined learning coefficient and of its block of the Hessian.
     """
     masks = {}
-    for layer, block in enumerate(model.blocks):
+    for layer, block in enumerate(model.layers):
         for head in range(model.cfg.n_heads):
             masks[layer, head] = {}
             for kind in ("W_Q", "W_K", "W_V", "W_O"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 Advance = Callable[[int], None]
@@ -13,7 +13,7 @@ Advance = Callable[[int], None]
 class Progress(Protocol):
     """Something that can show the stages of a study."""
 
-    def stage(self, title: str, total: int) -> Iterator[Advance]:
+    def stage(self, title: str, total: int) -> AbstractContextManager[Advance]:
         """A context in which ``total`` units of work get done."""
         ...
 

@@ -89,7 +89,7 @@ def train(
     Raises:
         FloatingPointError: the loss stopped being finite; the last checkpoint is kept.
     """
-    names = {p: name for name, p in model.named_parameters()}
+    names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     optimizer = make_optimizer(config, model)
     done = checkpoints.steps
     start = done[-1] if done else 0

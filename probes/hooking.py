@@ -28,11 +28,15 @@ def named_submodule(model: nn.Module, name: str) -> nn.Module:
 @contextmanager
 def replaced_output(model: nn.Module, name: str, replace: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Let the rest of the model see ``replace(output)`` instead of the output of submodule ``name``."""
-    handle = named_submodule(model, name).register_forward_hook(lambda _module, _args, output: replace(output))
+    handle = named_submodule(model, name).register_forward_hook(_returning(replace))
     try:
         yield
     finally:
         handle.remove()
+
+
+def _returning(replace: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, Any, Any], Tensor]:
+    return lambda _module, _args, output: replace(output)
 
 
 @torch.no_grad()
@@ -53,7 +57,7 @@ def record_outputs(model: nn.Module, inputs: Iterable[Any], names: Sequence[str]
     seen: dict[str, list[Tensor]] = {name: [] for name in names}
     handles = [
         named_submodule(model, name).register_forward_hook(
-            lambda _module, _args, output, name=name: seen[name].append(output.detach())
+            _returning(lambda output, name=name: seen[name].append(output.detach()) or output)
         )
         for name in names
     ]

@@ -85,7 +85,7 @@ def fit_law(
         stretched_exponential   y = y_inf + a exp(-(t / T)^beta)        0.2 <= beta <= 0.85
         logarithmic             y = a + b log(t + t0)
         logistic                y = y_0 + a / (1 + exp(-(t - t_mid) / width))      in t; t_mid inside the window
-        log_logistic            the same in log t, not a default: its tail is itself a power law
+        log_logistic            y = y_0 + a / (1 + (t / t_mid)^(-1 / width)), not a default: its tail is a power law
         finite_time_power_law   y = y_inf + a (t_c - t)^(-p)     t_c > t[-1], not a default
 
     The ranges of p and beta keep laws apart that are limits of each other: p -> infinity is an exponential, p -> 0 a
@@ -110,8 +110,8 @@ def fit_law(
         sigma: standard error of each value, or one for all; None: equal errors, estimated from the residuals. Given
             errors are widened if no law reaches them, never narrowed.
         laws: names of the laws to compare.
-        n_bootstrap: resampled curves for the interval, 0 for none (interval NaN); 400 (our choice) leaves the 95 % quantile of F a relative
-            error of about 10 %, 5 % on the width.
+        n_bootstrap: resampled curves for the interval, 0 for none (interval NaN); 400 (our choice) leaves the 95 %
+            quantile of F a relative error of about 10 %, 5 % on the width.
         rng: source of the resampling.
 
     Returns:

@@ -102,7 +102,7 @@ def test_noise_free_laws_give_back_their_parameters(law, clean, parameters, rng)
         (
             "log_logistic",
             lambda t: 1 + 2 / (1 + (t / 50) ** -2.5),
-            {"y_0": 1, "a": 2, "t_mid": np.log(50), "width": 0.4},
+            {"y_0": 1, "a": 2, "t_mid": 50, "width": 0.4},
         ),
         ("finite_time_power_law", lambda t: 1 + 5 * (1003 - t) ** -0.5, {"y_inf": 1, "a": 5, "t_c": 1003, "p": 0.5}),
     ],

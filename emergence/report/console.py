@@ -39,7 +39,7 @@ def head_cells(head: dict[str, Any]) -> list[str]:
     """One head as text, in the order of the columns."""
     low, high = head["contact_ap_interval"]
     base = head["knockout_baseline_loss"]
-    onset, interval = head.get("onset_step"), head.get("onset_interval")
+    onset, interval = head.get("onset_step"), head.get("onset_interval") or [None, None]
     return [
         str(head["seed"]),
         f"{head['layer']}.{head['head']}",

@@ -71,7 +71,9 @@ def draw_scene(
     colors = np.array(
         [[*_rgb(CONTACT if contacts[q, k] else FREE), w] for q, k, w in zip(query, key, weight, strict=True)]
     )
-    ax.add_collection(LineCollection(np.stack([x[query], x[key]], axis=1), colors=colors, linewidths=0.5 + 4 * weight))
+    ax.add_collection(
+        LineCollection(list(np.stack([x[query], x[key]], axis=1)), colors=colors, linewidths=0.5 + 4 * weight)
+    )
     ax.set_xlim(0, box[0])
     ax.set_ylim(0, box[1])
     ax.set_aspect("equal")

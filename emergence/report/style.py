@@ -19,7 +19,7 @@ CONTACT, FREE, WALL = "#c2410c", "#2563eb", "#7c3aed"
 @contextmanager
 def theme() -> Iterator[None]:
     """Seaborn's theme for the length of a block; the caller's settings come back afterwards."""
-    settings = {
+    settings: dict[Any, Any] = {
         **sns.axes_style("ticks"),
         **sns.plotting_context("notebook", font_scale=0.9),
         "svg.fonttype": "none",

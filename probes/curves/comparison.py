@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .curve import Curve
-from .families import LAWS, Law, box
+from .families import LAWS, Law, boxes
 from .least_squares import grid_rss, linear_parameters, solve
 from .resampling import effective_points, lag_correlation
 
@@ -77,7 +77,6 @@ class Comparison:
 def fit_one(curve: Curve, law: Law) -> LawSolution:
     """Least squares of one law: the whole grid, then Levenberg-Marquardt from the best points of up to 12 slices."""
     axes = law.axes(curve.t)
-    lower, upper = box(law, curve.t)
 
     def shape(theta: np.ndarray) -> np.ndarray:
         return law.shape(curve.t, theta)[:, None, :]
@@ -87,31 +86,34 @@ def fit_one(curve: Curve, law: Law) -> LawSolution:
     rss = grid_rss(shape(grid.reshape(-1, len(axes))), y, weight).reshape(len(axes[0]), -1)
     slices = np.argsort(rss.min(axis=1))[:12]
     starts = grid.reshape(len(axes[0]), -1, len(axes))[slices, rss.argmin(axis=1)[slices]]
-    theta, best, converged = solve(shape, starts, y, weight, lower, upper).best()
+    lower, upper = boxes(law, curve.t, starts)
+    solution = solve(shape, starts, y, weight, lower, upper)
+    theta, best, converged = solution.best()
+    chosen = int(np.argmin(solution.rss))
     offset, amplitude = linear_parameters(shape(theta[None]), y, weight)
-    inside = bool(np.all((theta > lower + 1e-9) & (theta < upper - 1e-9)))
+    inside = bool(np.all((theta > lower[chosen] + 1e-9) & (theta < upper[chosen] - 1e-9)))
     return LawSolution(law, theta, float(offset[0, 0]), float(amplitude[0, 0]), best, converged and inside)
 
 
 def law_errors(curve: Curve, solution: LawSolution, variance: float) -> dict[str, float]:
     """Linearised standard errors of the named parameters of one fitted law (delta method)."""
-    free = np.concatenate([solution.theta, [solution.offset, solution.amplitude]])
-    d = len(solution.theta)
+    unit, d = float(np.ptp(curve.y)), len(solution.theta)
+    free = np.concatenate([solution.theta, [solution.offset / unit, solution.amplitude / unit]])
+    steps = np.diag(1e-5 * np.append(np.maximum(np.abs(solution.theta), 1.0), [1.0, 1.0]))
 
     def values(q: np.ndarray) -> np.ndarray:
-        return (q[d] + q[d + 1] * solution.law.shape(curve.t, q[None, :d])[0]) * curve.weight
+        return unit * (q[d] + q[d + 1] * solution.law.shape(curve.t, q[None, :d])[0]) * curve.weight
 
     def described(q: np.ndarray) -> np.ndarray:
-        return np.array(list(solution.law.describe(q[:d], float(q[d]), float(q[d + 1]), curve.t).values()))
+        return np.array(
+            list(solution.law.describe(q[:d], unit * float(q[d]), unit * float(q[d + 1]), curve.t).values())
+        )
 
-    def derivative(function, q: np.ndarray) -> np.ndarray:
-        steps = np.diag(1e-6 * np.maximum(np.abs(q), 1e-3))
-        return np.stack([(function(q + h) - function(q - h)) / (2.0 * h.sum()) for h in steps], axis=-1)
-
-    jacobian = derivative(values, free)
-    covariance = np.linalg.pinv(jacobian.T @ jacobian, hermitian=True) * variance
-    outer = derivative(described, free)
-    errors = np.sqrt(np.maximum(np.einsum("pi,ij,pj->p", outer, covariance, outer), 0.0))
+    jacobian, outer = (
+        np.stack([(f(free + h) - f(free - h)) / (2.0 * h.sum()) for h in steps], axis=-1) for f in (values, described)
+    )
+    spread = outer @ np.linalg.pinv(jacobian, rcond=1e-10)  # (parameter, point)
+    errors = np.sqrt(variance * (spread**2).sum(axis=-1))
     return dict(zip(solution.parameters(curve.t), errors.tolist(), strict=True))
 
 

@@ -142,7 +142,13 @@ def _both_signs(largest: float, n: int) -> np.ndarray:
 LAWS: dict[str, Law] = {
     law.name: law
     for law in (
-        Law("power_law", power, lambda t: (_both_signs(LARGEST_EXPONENT, 16), delays(t)), _describe_power, has_signed_exponent=True),
+        Law(
+            "power_law",
+            power,
+            lambda t: (_both_signs(LARGEST_EXPONENT, 16), delays(t)),
+            _describe_power,
+            has_signed_exponent=True,
+        ),
         Law("exponential", _exponential, lambda t: (time_scales(t, 60),), _describe_exponential),
         Law(
             "stretched_exponential",
@@ -172,8 +178,9 @@ LAWS: dict[str, Law] = {
         Law(
             "finite_time_power_law",
             _finite_time,
-            lambda t: (_both_signs(LARGEST_EXPONENT, 16), delays(t)),
+            lambda t: (_both_signs(LARGEST_EXPONENT, 16), delays(-t[::-1])),
             _describe_finite_time,
+            has_signed_exponent=True,
         ),
     )
 }
