@@ -119,10 +119,11 @@ def fit_law(
 
     Raises:
         ValueError: t, y or sigma hold NaN, differ in length, are not ordered or not positive; there are fewer points
-            than the largest law has parameters plus two; a law is unknown, repeated or none; n_bootstrap between 1 and 39.
+            than the largest law has parameters plus two; a law is unknown, repeated or none; n_bootstrap
+            is between 1 and 39.
 
     Cost:
-        30 points: about 0.2 s on one core, of which 0.05 s for the laws; grows in proportion to n_bootstrap and points.
+        About 0.08 s of one core for 30 points (0.02 s of it for the laws), 0.3 s for 200.
 
     References:
         Golub and Pereyra 1973, doi:10.1137/0710036 (variable projection). Schwarz 1978, doi:10.1214/aos/1176344136
