@@ -2,7 +2,7 @@
 
 The whole study is one call (or ``emergence run`` in a shell), and a finished run opens for analysis::
 
-    run = run_study(presets.quick(), "runs/quick")
+    run = run_study(preset("quick"), "runs/quick")
     run.measurements.query("quantity == 'contact_ap'")
 """
 
@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .config import StudyConfig
     from .model import ParticleTransformer
+    from .presets import preset
     from .run import open_run
     from .study import run_study
     from .training import train
 
 __version__ = version("emergence-lab")
-__all__ = ["ParticleTransformer", "StudyConfig", "open_run", "run_study", "train"]
+__all__ = ["ParticleTransformer", "StudyConfig", "open_run", "preset", "run_study", "train"]
 
 _HOMES = {
     "ParticleTransformer": ".model",
     "StudyConfig": ".config",
     "open_run": ".run",
+    "preset": ".presets",
     "run_study": ".study",
     "train": ".training",
 }

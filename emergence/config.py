@@ -51,9 +51,9 @@ class ModelConfig:
 
     n_layers: int = 2
     n_heads: int = 4
-    d_model: int = 64
-    d_head: int = 16
-    d_mlp: int = 256
+    d_model: int = 48
+    d_head: int = 12
+    d_mlp: int = 192
 
     def __post_init__(self) -> None:
         for name in ("n_layers", "n_heads", "d_model", "d_head", "d_mlp"):
@@ -135,9 +135,9 @@ class LLCConfig:
     step_size: float = 3e-4
     localization: float = 10.0
     n_chains: int = 4
-    n_draws: int = 150
-    n_burnin: int = 150
-    batch_size: int = 32
+    n_draws: int = 100
+    n_burnin: int = 100
+    batch_size: int = 16
     n_checkpoints: int = 7
 
 
@@ -152,10 +152,10 @@ class HessianConfig:
         n_checkpoints: checkpoints visited, log-spaced among those saved.
     """
 
-    n_scenes: int = 256
+    n_scenes: int = 128
     n_top: int = 10
     n_probes: int = 4
-    n_steps: int = 40
+    n_steps: int = 30
     n_checkpoints: int = 5
 
 
@@ -164,13 +164,17 @@ class ProbeConfig:
     """What is measured along training.
 
     Attributes:
-        n_scenes: evaluation scenes for the head probes.
+        n_scenes: evaluation scenes for the head and causal probes.
+        n_causal_checkpoints: checkpoints whose edges and heads are cut, log-spaced among those saved.
+        n_control_checkpoints: checkpoints of the ghost control that are probed.
         n_permutations: of the null at every checkpoint.
         n_knockout_edges: most colliding particles whose edges are cut.
         llc, hessian: settings of the landscape probes.
     """
 
-    n_scenes: int = 1000
+    n_scenes: int = 800
+    n_causal_checkpoints: int = 8
+    n_control_checkpoints: int = 8
     n_permutations: int = 199
     n_knockout_edges: int = 512
     llc: LLCConfig = field(default_factory=LLCConfig)

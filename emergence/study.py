@@ -136,10 +136,12 @@ def _probe_plan(run: Run, arm: str, steps: list[int]) -> list[tuple[Probe, list[
     _, data = run.transitions(arm)
     identity = _data_identity(run, arm)
     config = run.config
+    if arm == "ghosts":
+        steps = spread(steps, config.probes.n_control_checkpoints)
     plan: list[tuple[Probe, list[int]]] = [
         (measuring.loss_probe(data, identity), steps),
         (measuring.head_probe(data, config, identity), steps),
-        (measuring.causal_probe(data, config, identity), steps),
+        (measuring.causal_probe(data, config, identity), spread(steps, config.probes.n_causal_checkpoints)),
     ]
     if arm == "discs":
         plan += [

@@ -99,14 +99,14 @@ def test_ghosts_that_start_inside_each_other_are_logged_only_when_they_meet_agai
     system = HardSpheres(n_particles=2, gravity=(0.0, 0.0), interacting=False, box=(1.0, 1.0))
     start = ParticleState(
         np.array([[[0.5, 0.5], [0.55, 0.5]]]),
-        np.array([[[0.0, 0], [1.0, 0]]]),
+        np.array([[[0.0, 0], [-1.0, 0]]]),
         np.array([[0.1, 0.1]]),
         np.ones((1, 2)),
     )
     run = simulate(system, n_systems=1, n_frames=2, frame_interval=1.0, rng=RNG(0), initial=start)
-    # to the right wall at x = 0.9 after 0.35, then back to distance 0.2 after another 0.2
-    np.testing.assert_allclose(run.collisions.time, [0.35, 0.55], atol=1e-14)
-    assert run.collisions.j.tolist() == [-2, 1]
+    # it approaches, but is inside; to the left wall at x = 0.1 after 0.45, then back to distance 0.2 after another 0.2
+    np.testing.assert_allclose(run.collisions.time, [0.45, 0.65], atol=1e-14)
+    assert run.collisions.j.tolist() == [-1, 1]
 
 
 def test_restitution_of_ghosts_acts_on_walls_alone():

@@ -78,13 +78,14 @@ def heads_figure(run: Run, curves: Curves, heads: list[dict[str, Any]]) -> Figur
             ax.plot([low, high], [y, y], color=colors[key], linewidth=5, alpha=0.35, solid_capstyle="butt")
             ax.plot(h["onset_step"], y, marker="o", color=colors[key], markeredgecolor="white", markersize=7)
     step = int(curves.steps[-1])
-    for quantity, label, style in (
-        ("free_flight_ap", "free-flight geometry", (0, (5, 1))),
-        ("nearest_neighbor_ap", "nearest neighbour", "--"),
-        ("chance_ap", "chance", ":"),
+    for quantity, label, style, lift in (
+        ("free_flight_ap", "free-flight geometry", (0, (5, 1)), 3),
+        ("nearest_neighbor_ap", "nearest neighbour", "--", 3),
+        ("chance_ap", "chance", ":", -10),
     ):
-        ax.axhline(curves.at(quantity, step), color="black", linewidth=0.9, linestyle=style)
-        ax.annotate(label, (1, curves.at(quantity, step)), (4, 3), textcoords="offset points", fontsize=8)
+        y = curves.at(quantity, step)
+        ax.axhline(y, color="black", linewidth=0.9, linestyle=style)
+        ax.annotate(label, (1, y), (4, lift), textcoords="offset points", fontsize=8)
     if run.config.ghost_control:
         ghosts = Curves(run.measurements, "ghosts", run.config.seeds[0])
         for layer, head in colors:
