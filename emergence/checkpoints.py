@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 WEIGHTS, TRAINING_STATE, META = "weights.safetensors", "training_state.safetensors", "meta.json"
@@ -72,26 +73,38 @@ class Checkpoints:
             CheckpointError: missing or damaged files, weights that differ from the hash noted at saving, or
                 weights that do not fit the model.
         """
-        path = self.path(step) / WEIGHTS
-        expected = self.meta(step)["weights_sha256"]
+        return self.load_into(self.make_model(), step)
+
+    def load_into(self, model: nn.Module, step: int) -> nn.Module:
+        """Fill ``model`` with the weights of ``step`` and put it in evaluation mode; raises what ``load`` raises."""
+        return load_weights(model, self._checked(step, WEIGHTS))
+
+    def training_state(self, step: int) -> dict[str, Tensor]:
+        """Read the optimizer's tensors of ``step``; raises what ``load`` raises."""
+        return _read_tensors(self._checked(step, TRAINING_STATE))
+
+    def _checked(self, step: int, name: str) -> Path:
+        """Path of a file whose bytes are those that were saved."""
+        path, expected = self.path(step) / name, self.meta(step).get(_hash_key(name))
         if not path.is_file():
             raise _damaged(path, "file is missing")
         if (found := file_sha256(path)) != expected:
-            raise _damaged(path, f"sha256 is {found[:12]}, noted at saving {expected[:12]}")
-        return load_weights(self.make_model(), path)
-
-    def training_state(self, step: int) -> dict[str, Tensor]:
-        """Read the optimizer's tensors of ``step``."""
-        return _read_tensors(self.path(step) / TRAINING_STATE)
+            raise _damaged(path, f"sha256 is {found[:12]}, noted at saving {str(expected)[:12]}")
+        return path
 
     def save(self, step: int, model: nn.Module, training_state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Write one checkpoint beside its final name, then rename: it is there whole or not at all."""
+        """Write one checkpoint beside its final name, then rename: it is there whole or not at all.
+
+        Raises:
+            OSError: the folder cannot be written, or the disk is full.
+        """
         aside = self.folder / f".step_{step:08d}.partial"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        save_file({name: t.contiguous() for name, t in model.state_dict().items()}, aside / WEIGHTS)
-        save_file(dict(training_state), aside / TRAINING_STATE)
-        full = {"step": step, "weights_sha256": file_sha256(aside / WEIGHTS), **meta}
+        _write_tensors(model.state_dict(), aside / WEIGHTS)
+        _write_tensors(training_state, aside / TRAINING_STATE)
+        hashes = {_hash_key(name): file_sha256(aside / name) for name in (WEIGHTS, TRAINING_STATE)}
+        full = {**meta, "step": step, **hashes}
         (aside / META).write_text(json.dumps(full, indent=1, sort_keys=True) + "\n")
         aside.rename(self.path(step))
 
@@ -123,11 +136,20 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _hash_key(name: str) -> str:
+    return name.removesuffix(".safetensors") + "_sha256"
+
+
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise _damaged(path, error) from error
+
+
+def _write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write through Python's file object, whose errors tell a full disk from a forbidden one."""
+    path.write_bytes(serialize({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
 
 
 def _damaged(path: Path, why: object) -> CheckpointError:
@@ -147,9 +169,8 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, s
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Put flattened state back, on the device of each parameter."""
+    """Put flattened state back, on the device of each parameter (where fused optimizers want their step count too)."""
     by_name = {name: p for p, name in names.items()}
     for key, value in tensors.items():
         kind, _, name = key.partition("/")
-        device = value.device if kind == "step" else by_name[name].device
-        optimizer.state[by_name[name]][kind] = value.to(device)
+        optimizer.state[by_name[name]][kind] = value.to(by_name[name].device)

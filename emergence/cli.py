@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
+import io
+import re
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -90,15 +93,15 @@ class UsageError(Exception):
 
 def _run(arguments: list[str], only: str | None) -> int:
     parsed = parse_run(arguments)
-    from .progress import Bars
+    from .progress import for_terminal
     from .run import create_run
     from .study import run_stage, run_study
 
     out = parsed.out or Path("runs") / parsed.study.preset
     if only is not None:
-        run_stage(create_run(out, parsed.study), only, progress=Bars())
+        run_stage(create_run(out, parsed.study), only, progress=for_terminal())
         return 0
-    run = run_study(parsed.study, out, progress=Bars())
+    run = run_study(parsed.study, out, progress=for_terminal())
     from .report.console import print_findings
 
     print_findings(run)
@@ -107,11 +110,11 @@ def _run(arguments: list[str], only: str | None) -> int:
 
 def _stage(stage: str, arguments: list[str]) -> int:
     parsed = _parse(StageArguments, arguments, f"emergence {stage}")
-    from .progress import Bars
+    from .progress import for_terminal
     from .run import open_run
     from .study import run_stage
 
-    run_stage(open_run(parsed.out), stage, progress=Bars())
+    run_stage(open_run(parsed.out), stage, progress=for_terminal())
     return 0
 
 
@@ -122,23 +125,49 @@ def parse_run(arguments: list[str]) -> RunArguments:
         UsageError: an unknown preset or flag, or a value of the wrong kind.
         ValueError: a bad configuration file.
     """
-    name = _value_of("--preset", arguments) or "standard"
+    file = _value_of("--config", arguments)
+    changes = _read_toml(Path(file)) if file else {}
+    name = _value_of("--preset", arguments) or changes.pop("preset", "standard")
     try:
         study = presets.preset(name)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    if file := _value_of("--config", arguments):
-        study = _read_toml(Path(file), study)
+    if file:
+        study = _changed(study, changes, file)
     parsed = _parse(RunArguments, arguments, "emergence run", default=RunArguments(study=study))
     return parsed if parsed.seed is None else replace(parsed, study=replace(parsed.study, seeds=(parsed.seed,)))
 
 
 def _parse(kind: Any, arguments: list[str], prog: str, default: Any = None) -> Any:
     extra = {} if default is None else {"default": default}
-    parsed, unknown = tyro.cli(kind, args=arguments, prog=prog, return_unknown_args=True, **extra)
+    anywhere = (tyro.conf.CascadeSubcommandArgs,)  # else options after or of training.optimizer:sgd are unknown
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            parsed, unknown = tyro.cli(
+                kind, args=arguments, prog=prog, return_unknown_args=True, config=anywhere, **extra
+            )
+    except SystemExit as stop:
+        if not stop.code:  # help was asked for
+            raise
+        raise UsageError(_first_paragraph(complaint.getvalue())) from None
     if unknown:
-        raise UsageError(_unknown("option", unknown[0], _flags(kind), f"; {prog} --help lists them"))
+        given = unknown[0].split("=", 1)[0]
+        raise UsageError(_unknown("option", given, _flags(kind), f"; {prog} --help lists them"))
     return parsed
+
+
+def _first_paragraph(box: str) -> str:
+    """What tyro's error box says before its first rule, on one line."""
+    said = []
+    for line in box.splitlines():
+        if line.startswith("╭"):
+            continue
+        text = line.strip("│╰╯─ ")
+        if not text or text == "Got errors:":
+            break
+        said.append(text)
+    return re.sub(r"^Error parsing (study[\w.]*|RunArguments): ", "", " ".join(said)) or " ".join(box.split())
 
 
 def _flags(kind: Any, prefix: str = "--") -> list[str]:
@@ -169,23 +198,31 @@ def _value_of(flag: str, arguments: list[str]) -> str | None:
     return None
 
 
-def _read_toml(path: Path, study: StudyConfig) -> StudyConfig:
-    from .run import config_from_dict, config_to_dict
-
+def _read_toml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(errno.ENOENT, "no such configuration file", str(path))
     try:
-        changes = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(path.read_text())
+    except ValueError as error:  # not TOML, or not text
         raise ValueError(f"{path} is not TOML: {error}") from None
-    return config_from_dict(_merged(config_to_dict(study), changes), str(path))
+
+
+def _changed(study: StudyConfig, changes: dict[str, Any], where: str) -> StudyConfig:
+    from .run import config_from_dict, config_to_dict
+
+    return config_from_dict(_merged(config_to_dict(study), changes), where)
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Override key by key; a table of another ``kind`` replaces the one there, whose keys it does not have."""
     merged = dict(base)
     for key, value in changes.items():
-        nested = isinstance(value, dict) and isinstance(base.get(key), dict)
-        merged[key] = _merged(base[key], value) if nested else value
+        there = base.get(key)
+        same = isinstance(value, dict) and isinstance(there, dict)
+        if same and value.get("kind", there.get("kind")) == there.get("kind"):
+            merged[key] = _merged(there, value)
+        else:
+            merged[key] = value
     return merged
 
 
@@ -193,7 +230,7 @@ def _explain(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
     if error.errno == errno.ENOSPC:
         return f"the disk is full{where}; free some space and give the same command again, what is done is kept"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
         return f"cannot write{where}: {error.strerror}; choose another --out"
     return f"{error.strerror or error}{where}"
 

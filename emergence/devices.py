@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -22,6 +24,22 @@ def resolve_device(config: StudyConfig) -> torch.device:
     return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def use_threads(n_threads: int) -> None:
-    """Set torch's threads; 0 takes all cores this process may use."""
-    torch.set_num_threads(n_threads or len(os.sched_getaffinity(0)))
+@contextmanager
+def threads(n_threads: int) -> Iterator[None]:
+    """Give torch and numba this many threads within the block; 0 is all cores this process may use."""
+    import numba
+
+    before = torch.get_num_threads(), numba.get_num_threads()
+    wanted = n_threads or _n_cores()
+    torch.set_num_threads(wanted)
+    numba.set_num_threads(min(wanted, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        numba.set_num_threads(before[1])
+
+
+def _n_cores() -> int:
+    """Cores this process may use; macOS and Windows tell only how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
-from probes import detect_onset, fit_law
+from probes import detect_onset
+
+from .curves import Curves
+from .learning_laws import effective_potential, learning_laws
 
 if TYPE_CHECKING:
     from .run import Run
 
 SCHEMA = 1
+LEAST_POINTS_OF_AN_ONSET = 10
+"""Checkpoints an onset needs; with fewer the summary has none."""
 
 
 @dataclass(frozen=True)
@@ -50,52 +54,6 @@ class ContactHeadCriteria:
 CRITERIA = ContactHeadCriteria()
 
 
-class Curves:
-    """Look-up of one arm and seed in the table of measurements."""
-
-    def __init__(self, table: pd.DataFrame, arm: str, seed: int) -> None:
-        self.table: Any = table.query("arm == @arm and seed == @seed")  # pandas has no types to speak of
-        numbers = self.table[self.table["coordinate"].isna()].sort_values("step")
-        self._series = {
-            (quantity, *(None if pd.isna(i) else int(i) for i in place)): rows
-            for (quantity, *place), rows in numbers.groupby(["quantity", "layer", "head"], dropna=False, sort=False)
-        }
-
-    def over_steps(
-        self, quantity: str, layer: int | None = None, head: int | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Steps, values and standard errors of one quantity, ascending in step."""
-        rows = self._series.get((quantity, layer, head))
-        if rows is None:
-            return np.array([], dtype=int), np.array([]), np.array([])
-        return rows["step"].to_numpy(), rows["value"].to_numpy(), rows["standard_error"].to_numpy()
-
-    def at(self, quantity: str, step: int, layer: int | None = None, head: int | None = None) -> float:
-        """One value; NaN if it was not measured."""
-        steps, values, _ = self.over_steps(quantity, layer, head)
-        return float(values[steps == step][0]) if (steps == step).any() else math.nan
-
-    def error_at(self, quantity: str, step: int, layer: int | None = None, head: int | None = None) -> float:
-        """Its standard error."""
-        steps, _, errors = self.over_steps(quantity, layer, head)
-        return float(errors[steps == step][0]) if (steps == step).any() else math.nan
-
-    def curve(self, quantity: str, step: int, layer: int | None = None, head: int | None = None) -> Any:
-        """Rows of a quantity with a coordinate at one step, a DataFrame ascending in the coordinate."""
-        rows = self.table[(self.table["quantity"] == quantity) & (self.table["step"] == step)]
-        rows = rows[rows["layer"].isna()] if layer is None else rows[(rows["layer"] == layer) & (rows["head"] == head)]
-        return rows.sort_values("coordinate")
-
-    def places(self, quantity: str) -> list[tuple[int | None, int | None]]:
-        """Where a quantity was measured: (layer, head), both None for the whole model."""
-        return [(layer, head) for name, layer, head in self._series if name == quantity]
-
-    @property
-    def steps(self) -> np.ndarray:
-        """Steps at which the loss was measured."""
-        return self.over_steps("loss_all")[0]
-
-
 def summarize(run: Run, seconds: dict[str, float]) -> dict[str, Any]:
     """Build summary.json: plain data, None where something was not measured or is not defined."""
     config, table = run.config, run.measurements
@@ -115,6 +73,7 @@ def summarize(run: Run, seconds: dict[str, float]) -> dict[str, Any]:
         "llc": [],
         "hessian": [],
         "laws": [],
+        "potentials": [],
         "controls": [],
     }
     for seed in config.seeds:
@@ -125,7 +84,9 @@ def summarize(run: Run, seconds: dict[str, float]) -> dict[str, Any]:
         summary["heads"] += heads
         summary["llc"] += _llc(curves, seed)
         summary["hessian"] += _hessian(curves, seed)
-        summary["laws"] += _laws(run, curves, seed, heads)
+        best = max(heads, key=lambda head: head["contact_ap"])
+        summary["laws"] += learning_laws(run, curves, seed, best)
+        summary["potentials"].append(effective_potential(run, curves, seed, best))
         summary["controls"] += _control(run, curves, "initialisation", seed, int(curves.steps[0]))
     if config.ghost_control:
         seed = config.seeds[0]
@@ -178,14 +139,17 @@ def _head(curves: Curves, seed: int, step: int, layer: int, head: int, *, with_o
     entry["is_contact_head"] = CRITERIA.met_by(entry)
     if with_onset:
         steps, values, _ = curves.over_steps("contact_ap", **at)
-        trained = steps > 0  # the onset is looked for in log step, where step 0 has no place
-        onset = detect_onset(steps[trained], values[trained], rng=_rng(seed, layer, head))
-        entry |= {
-            "onset_step": onset.step,
-            "onset_interval": list(onset.interval),
-            "onset_p_value": onset.p_value,
-        }
+        entry |= _onset(steps, values, _rng(seed, layer, head))
     return entry
+
+
+def _onset(steps: np.ndarray, values: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
+    """When the curve began to rise; NaN where it did not, or where too few checkpoints were measured to tell."""
+    usable = (steps > 0) & np.isfinite(values)  # looked for in log step, where step 0 has no place
+    if usable.sum() < LEAST_POINTS_OF_AN_ONSET:
+        return {"onset_step": math.nan, "onset_interval": [math.nan, math.nan], "onset_p_value": math.nan}
+    onset = detect_onset(steps[usable], values[usable], rng=rng)
+    return {"onset_step": onset.step, "onset_interval": list(onset.interval), "onset_p_value": onset.p_value}
 
 
 def _llc(curves: Curves, seed: int) -> list[dict[str, Any]]:
@@ -218,48 +182,6 @@ def _hessian(curves: Curves, seed: int) -> list[dict[str, Any]]:
         }
         for step, trace, error in zip(steps, traces, errors, strict=True)
     ]
-
-
-def training_times(run: Run, seed: int, steps: np.ndarray, arm: str = "discs") -> np.ndarray:
-    """The clock of the laws: summed learning rate at each step."""
-    checkpoints = run.checkpoints(seed, arm)
-    return np.array([checkpoints.meta(int(step))["training_time"] for step in steps])
-
-
-def _laws(run: Run, curves: Curves, seed: int, heads: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Laws of the loss on colliding particles and of the best head's precision, each over its own relaxation.
-
-    The window begins at the onset of the best head (a law of emergence cannot be asked before something emerges);
-    without an onset it is the whole run.
-    """
-    best = max(heads, key=lambda h: h["contact_ap"])
-    begin = best.get("onset_step", math.nan)
-    names = {
-        "loss_contact": ("loss_contact", None, None),
-        f"contact_ap {best['layer']}.{best['head']}": ("contact_ap", best["layer"], best["head"]),
-    }
-    found = []
-    for number, (label, (quantity, layer, head)) in enumerate(names.items()):
-        steps, values, _ = curves.over_steps(quantity, layer, head)
-        kept = steps >= (begin if math.isfinite(begin) else 1)
-        if kept.sum() < 8:
-            kept = steps >= 1
-        times = training_times(run, seed, steps[kept])
-        fit = fit_law(times, values[kept], rng=_rng(seed, 100 + number))
-        found.append(
-            {
-                "seed": seed,
-                "quantity": label,
-                "preferred": fit.preferred,
-                "reason": fit.reason,
-                "exponent": fit.exponent,
-                "interval": list(fit.interval),
-                "window": list(fit.window),
-                "weights": fit.weights,
-                "parameters": fit.parameters,
-            }
-        )
-    return found
 
 
 def _control(run: Run, curves: Curves, name: str, seed: int, step: int) -> list[dict[str, Any]]:

@@ -130,6 +130,7 @@ def causal_probe(data: Transitions, config: StudyConfig, identity: str) -> Funct
     contacts, gaps = data.contacts[scenes], data.gaps[scenes]
     colliding = contacts.any(-1)
     groups = {"contact": colliding, "free": ~colliding & ~data.wall_contacts[scenes]}
+    groups = {name: mask for name, mask in groups.items() if mask.any()}  # in a dense box nobody flies free
     partner, nearest = (
         edges[: config.probes.n_knockout_edges] for edges in partner_edges(contacts.cpu().numpy(), gaps.cpu().numpy())
     )

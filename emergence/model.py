@@ -51,7 +51,8 @@ class Attention(nn.Module):
         return F.linear(z, rearrange(self.W_O, "head d_head d_model -> d_model (head d_head)"), self.b_O)
 
     def _pattern_needed(self) -> bool:
-        return self.explicit or bool(self.hook_attn_scores._forward_hooks or self.hook_pattern._forward_hooks)
+        hooks = (self.hook_attn_scores, self.hook_pattern)
+        return self.explicit or any(hook._forward_hooks or hook._backward_hooks for hook in hooks)
 
     def _explicit(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         scores = einsum(q, k, "batch query head d, batch key head d -> batch head query key") * self.scale

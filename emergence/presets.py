@@ -35,7 +35,7 @@ def quick() -> StudyConfig:
             n_scenes=300,
             n_permutations=199,
             n_knockout_edges=256,
-            llc=LLCConfig(n_chains=4, n_draws=60, n_burnin=60, batch_size=16, n_checkpoints=3),
+            llc=LLCConfig(n_draws=50, n_burnin=50, n_checkpoints=3),
             hessian=HessianConfig(n_scenes=64, n_top=5, n_probes=2, n_steps=20, n_checkpoints=2),
         ),
     )

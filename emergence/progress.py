@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -25,6 +27,22 @@ class Silent:
     def stage(self, title: str, total: int) -> Iterator[Advance]:
         """Run the stage unseen."""
         yield lambda done: None
+
+
+def for_terminal() -> Progress:
+    """Bars if somebody watches, a line a stage if the output goes to a file."""
+    return Bars() if sys.stderr.isatty() else Lines()
+
+
+class Lines:
+    """A line a finished stage, on standard output."""
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Advance]:
+        """Print the title and the seconds it took."""
+        start = time.perf_counter()
+        yield lambda done: None
+        print(f"{title}: {time.perf_counter() - start:.0f} s", flush=True)
 
 
 class Bars:

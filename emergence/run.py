@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cattrs
+from cattrs.gen import make_dict_structure_fn
 from cattrs.strategies import configure_tagged_union
 
 from .config import SGD, AdamW, StudyConfig
@@ -27,9 +30,41 @@ ARMS = ("discs", "ghosts")
 
 
 def _converter() -> cattrs.Converter:
+    """Strict both ways: no key is ignored, no value is bent into the wanted type."""
     converter = cattrs.Converter(forbid_extra_keys=True)
+    for kind in (bool, int, float, str):
+        converter.register_structure_hook(kind, _exactly)
+    converter.register_structure_hook_factory(
+        is_dataclass, lambda cls: _from_table(make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True))
+    )
     configure_tagged_union(AdamW | SGD, converter, tag_name="kind")
+    tagged = converter.get_structure_hook(AdamW | SGD)
+
+    def optimizer(value: Any, kind: Any) -> Any:
+        if not isinstance(value, dict) or value.get("kind") not in ("AdamW", "SGD"):
+            got = value.get("kind") if isinstance(value, dict) else value
+            raise ValueError(f"kind must be 'AdamW' or 'SGD', got {got!r}")
+        return tagged(value, kind)
+
+    converter.register_structure_hook_func(lambda kind: kind == AdamW | SGD, optimizer)
     return converter
+
+
+def _exactly(value: Any, kind: type) -> Any:
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise TypeError(f"expected {kind.__name__}, got {value!r}")
+    return value
+
+
+def _from_table(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def checked(value: Any, kind: type) -> Any:
+        if not isinstance(value, dict):
+            raise TypeError(f"expected a table of settings, got {value!r}")
+        return structure(value, kind)
+
+    return checked
 
 
 def config_to_dict(config: StudyConfig) -> dict[str, Any]:
@@ -45,8 +80,8 @@ def config_from_dict(data: dict[str, Any], where: str = "config") -> StudyConfig
     """
     try:
         return _converter().structure(data, StudyConfig)
-    except cattrs.BaseValidationError as group:
-        raise ValueError(f"{where}: {_first_problem(group)}") from None
+    except (cattrs.BaseValidationError, TypeError) as problem:
+        raise ValueError(f"{where}: {_first_problem(problem)}") from None
 
 
 def _first_problem(error: BaseException, path: str = "") -> str:
@@ -54,13 +89,14 @@ def _first_problem(error: BaseException, path: str = "") -> str:
         known = list(error.cl.__dataclass_fields__)  # type: ignore[attr-defined]
         key = sorted(error.extra_fields)[0]
         near = difflib.get_close_matches(key, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-        return f"unknown key {path}{key!r}; {hint}"
+        hint = f"did you mean {path}{near[0]}?" if near else f"known: {', '.join(known)}"
+        return f"unknown key {path}{key}; {hint}"
     if isinstance(error, cattrs.BaseValidationError):
         inner = error.exceptions[0]
         notes = [n for n in getattr(inner, "__notes__", []) if hasattr(n, "name")]
         return _first_problem(inner, f"{path}{notes[0].name}." if notes else path)
-    return f"{path.rstrip('.')}: {error}" if path else str(error)
+    path = path.removesuffix(".")
+    return str(error) if not path or str(error).startswith(path) else f"{path}: {error}"
 
 
 def open_run(folder: Path | str) -> Run:
@@ -125,6 +161,30 @@ class Run:
         if self.config.ghost_control:
             yield "ghosts", self.config.seeds[0]
 
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep other processes from writing into the folder; the lock dies with the process, however that ends.
+
+        Raises:
+            BlockingIOError: another process is at work in the folder.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows: no advisory locks on folders, the user takes care
+            yield
+            return
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BlockingIOError(
+                    f"another process is at work in {self.folder}; wait for it, stop it, or choose another --out"
+                ) from None
+            yield
+        finally:
+            os.close(folder)
+
     def transitions(self, arm: str = "discs") -> tuple[Transitions, Transitions]:
         """Training and evaluation scenes of an arm, on the device of the run."""
         from .simulation import load_transitions
@@ -147,9 +207,15 @@ class Run:
         """All that was measured, tidy."""
         import pandas as pd
 
-        return pd.read_parquet(self.folder / "measurements.parquet")
+        return pd.read_parquet(self._written_by("probe", "measurements.parquet"))
 
     @cached_property
     def summary(self) -> dict[str, Any]:
         """The findings."""
-        return json.loads((self.folder / "summary.json").read_text())
+        return json.loads(self._written_by("report", "summary.json").read_text())
+
+    def _written_by(self, stage: str, name: str) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is not there yet; make it with: emergence {stage} {self.folder}")
+        return path

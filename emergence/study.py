@@ -35,6 +35,7 @@ def run_study(config: StudyConfig, out: Path | str, *, progress: Progress | None
 
     Raises:
         ValueError: the folder holds a run with other settings.
+        BlockingIOError: another process is at work in the folder.
         CheckpointError: a checkpoint is damaged.
     """
     run = create_run(out, config)
@@ -45,13 +46,11 @@ def run_study(config: StudyConfig, out: Path | str, *, progress: Progress | None
 
 def run_stage(run: Run, stage: str, *, progress: Progress | None = None) -> None:
     """Run one stage of an existing run; earlier stages must be done."""
-    from .devices import use_threads
+    from .devices import threads
 
-    use_threads(run.config.n_threads)
-    with _timed(run, stage):
-        {"simulate": simulate_stage, "train": train_stage, "probe": probe_stage, "report": report_stage}[stage](
-            run, progress or Silent()
-        )
+    work = {"simulate": simulate_stage, "train": train_stage, "probe": probe_stage, "report": report_stage}[stage]
+    with run.exclusive(), threads(run.config.n_threads), _timed(run, stage):
+        work(run, progress or Silent())
 
 
 def simulate_stage(run: Run, progress: Progress) -> None:
@@ -70,12 +69,12 @@ def train_stage(run: Run, progress: Progress) -> None:
     import torch
 
     from .model import ParticleTransformer
-    from .training import train
+    from .training import missing_steps, train
 
     config = run.config.training
     for arm, seed in run.cells:
         checkpoints = run.checkpoints(seed, arm)
-        if checkpoints.steps and checkpoints.steps[-1] == config.n_steps:
+        if not missing_steps(config, checkpoints):
             continue
         data, _ = run.transitions(arm)
         n_features, n_outputs = data.batch.features.shape[-1], data.batch.targets.shape[-1]
@@ -110,6 +109,10 @@ def _probe_cell(run: Run, arm: str, seed: int, progress: Progress) -> pd.DataFra
     from probes import sweep_checkpoints
 
     checkpoints = run.checkpoints(seed, arm)
+    if not checkpoints.steps:
+        raise FileNotFoundError(
+            f"no checkpoint in {checkpoints.folder}; train first: emergence train {run.folder}"
+        )
     plan = _probe_plan(run, arm, checkpoints.steps)
     cells = sum(len(steps) for _, steps in plan)
     tables, done = [], 0

@@ -14,9 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from .checkpoints import (
-    WEIGHTS,
     Checkpoints,
-    load_weights,
     log_spaced_steps,
     optimizer_tensors,
     restore_optimizer,
@@ -47,6 +45,11 @@ def batch_indices(seed: int, step: int, n_scenes: int, size: int) -> Int[np.ndar
     return np.random.default_rng((seed, step)).integers(n_scenes, size=size)
 
 
+def missing_steps(config: TrainingConfig, checkpoints: Checkpoints) -> list[int]:
+    """Planned checkpoints that are not there, ascending; training goes on from the one before the first of them."""
+    return sorted(set(log_spaced_steps(config.n_steps, config.n_checkpoints)) - set(checkpoints.steps))
+
+
 def make_optimizer(config: TrainingConfig, model: torch.nn.Module) -> torch.optim.Optimizer:
     """Torch's fused implementations, on CPU and CUDA alike."""
     choice = config.optimizer
@@ -72,7 +75,7 @@ def train(
     metrics_file: Path | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> ParticleTransformer:
-    """Train ``model`` in place, writing log-spaced checkpoints; continue from the last one that is there.
+    """Train ``model`` in place, writing log-spaced checkpoints; continue from the last one before a gap.
 
     On the CPU a run that was killed and resumed writes the same bytes as one that was not.
 
@@ -83,24 +86,29 @@ def train(
         seed: of the order in which scenes are drawn.
         checkpoints: where snapshots go and are resumed from.
         meta: noted in each checkpoint's meta.json.
-        metrics_file: one JSON line every ``LOG_EVERY`` steps (step, training time, loss of that batch).
+        metrics_file: one JSON line every ``LOG_EVERY`` steps and at each checkpoint: step, training time, and the
+            loss of the step's batch before its update.
         on_step: called with the number of finished steps.
 
     Raises:
-        FloatingPointError: the loss stopped being finite; the last checkpoint is kept.
+        FloatingPointError: the loss or the weights stopped being finite; the checkpoints before are kept.
+        CheckpointError: the checkpoint to continue from is damaged or belongs to another model.
     """
     names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     optimizer = make_optimizer(config, model)
-    done = checkpoints.steps
-    start = done[-1] if done else 0
-    if done:
-        load_weights(model, checkpoints.path(start) / WEIGHTS)
+    planned = set(log_spaced_steps(config.n_steps, config.n_checkpoints))
+    to_save = missing_steps(config, checkpoints)
+    earlier = [step for step in checkpoints.steps if not to_save or step < to_save[0]]
+    start = earlier[-1] if earlier else 0
+    if earlier:
+        checkpoints.load_into(model, start)
         restore_optimizer(optimizer, names, checkpoints.training_state(start))
-    to_save = set(log_spaced_steps(config.n_steps, config.n_checkpoints)) - set(done)
     take_step = _make_step(model, optimizer, data, config)
     model.train()
 
     def save(step: int) -> None:
+        if not all(p.isfinite().all() for p in names):
+            raise _diverged("weights are not finite", step)
         note = {"training_time": training_time(config, step), "seed": seed, **(meta or {})}
         checkpoints.save(step, model, optimizer_tensors(optimizer, names), note)
 
@@ -109,7 +117,7 @@ def train(
     with _MetricsLog(metrics_file, start) as log:
         for step in range(start + 1, config.n_steps + 1):
             loss = take_step(learning_rate(config, step - 1), batch_indices(seed, step, len(data), config.batch_size))
-            if step % LOG_EVERY == 0 or step in to_save:
+            if step % LOG_EVERY == 0 or step in planned:
                 log.write(step, training_time(config, step), loss.item())
             if step in to_save:
                 save(step)
@@ -162,12 +170,15 @@ class _MetricsLog:
     def write(self, step: int, time: float, loss: float) -> None:
         """Note one step; refuse to go on from a loss that is not a number."""
         if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the training loss is {loss} at step {step}: the learning rate is too large or the data hold NaN; "
-                "the checkpoints so far are kept"
-            )
+            raise _diverged(f"training loss is {loss}", step)
         if self.path is not None:
             self.file.write(json.dumps({"step": step, "training_time": time, "loss": loss}) + "\n")
+
+
+def _diverged(what: str, step: int) -> FloatingPointError:
+    return FloatingPointError(
+        f"the {what} at step {step}: lower the learning rate, or look for NaN in the data; the checkpoints so far are kept"
+    )
 
 
 def _whole_lines(path: Path) -> list[str]:

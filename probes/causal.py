@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from .hooking import replaced_output
 from .isolation import isolated
@@ -31,15 +31,20 @@ Z = "blocks.{layer}.attn.hook_z"
 class EdgeKnockout:
     """Loss of a query when one of its attention edges is cut, per head and for all heads of a layer at once.
 
+    Examples of one group of scenes are not independent (the two partners of one collision least of all), so errors
+    treat groups as the independent units; they are NaN for a single group.
+
     Attributes:
         baseline: loss of each example with nothing cut.
         increase: added loss, shape (layer, head, example).
         layer_increase: added loss when every head of the layer loses the edge, shape (layer, example).
+        group: label of the independent unit each example belongs to.
     """
 
     baseline: Float[np.ndarray, " example"]
     increase: Float[np.ndarray, "layer head example"]
     layer_increase: Float[np.ndarray, "layer example"]
+    group: Int[np.ndarray, " example"]
 
     @property
     def mean(self) -> Float[np.ndarray, "layer head"]:
@@ -48,13 +53,23 @@ class EdgeKnockout:
 
     @property
     def standard_error(self) -> Float[np.ndarray, "layer head"]:
-        """Of the mean, over examples taken as independent."""
-        return self.increase.std(axis=-1, ddof=1) / np.sqrt(self.increase.shape[-1])
+        """Of the mean, over groups of examples."""
+        return _error_of_mean(self.increase, self.group)
 
     @property
     def relative(self) -> Float[np.ndarray, "layer head"]:
         """Mean added loss in units of the mean loss with nothing cut."""
         return self.mean / self.baseline.mean()
+
+    @property
+    def layer_mean(self) -> Float[np.ndarray, " layer"]:
+        """Mean added loss when every head of the layer loses the edge."""
+        return self.layer_increase.mean(axis=-1)
+
+    @property
+    def layer_standard_error(self) -> Float[np.ndarray, " layer"]:
+        """Of the layer's mean, over groups of examples."""
+        return _error_of_mean(self.layer_increase, self.group)
 
 
 @dataclass(frozen=True)
@@ -65,7 +80,7 @@ class HeadAblation:
         kind: what replaced the head's output.
         baseline: mean loss of each group with nothing ablated.
         increase: mean added loss, group name to array (layer, head).
-        standard_error: of the increase, over scenes.
+        standard_error: of the increase, over groups of scenes; NaN where a single one holds such queries.
     """
 
     kind: str
@@ -84,11 +99,13 @@ def edge_knockout(
     n_layers: int,
     n_heads: int,
     scores: str = SCORES,
+    scene_groups: Int[np.ndarray, " scene"] | None = None,
 ) -> EdgeKnockout:
     """Cut single attention edges (query to key) and measure the loss of the query.
 
     One example is one scene with one edge cut: its score is set to minus infinity before the softmax, so the other
-    keys share the attention. Scenes are repeated if they hold several edges, so that no two cuts meet.
+    keys share the attention (Geva et al. 2023, arXiv 2304.14767, "attention knockout"; there whole spans of tokens,
+    here one edge). Scenes are repeated if they hold several edges, so that no two cuts meet.
 
     Args:
         model: left as it was found.
@@ -97,10 +114,14 @@ def edge_knockout(
         query_loss: loss of each query.
         n_layers: of the model.
         n_heads: in each layer.
-        scores: name of the submodule that returns scores of shape (scene, head, query, key), with ``{layer}`` in it.
+        scores: name of the submodule that returns scores of shape (scene, head, query, key), before the softmax,
+            with ``{layer}`` in it.
+        scene_groups: label of the independent unit each scene belongs to (its box); None takes scenes for independent.
 
     Raises:
-        ValueError: edges of another shape, none at all, or a query cut from itself.
+        ValueError: edges of another shape, none at all, out of range, or a query cut from itself; a submodule that is
+            missing, never called, or returns another shape; a loss of another shape, or that is not finite.
+        TypeError: a batch that holds something other than tensors.
 
     Cost: n_layers (n_heads + 1) + 1 forward passes over as many scenes as there are edges.
     """
@@ -109,15 +130,30 @@ def edge_knockout(
         raise ValueError(f"edges must have shape (example, 3) with at least one row, got {edges.shape}")
     if (edges[:, 1] == edges[:, 2]).any():
         raise ValueError("edges must join two particles; a row has query = key")
+    n_scenes = _n_scenes(batch)
+    _check_range("edges", edges, 0, n_scenes, "scene", "batch")
     scene, query, key = torch.from_numpy(edges.astype(np.int64)).unbind(1)
     example = torch.arange(len(edges))
     examples = tree_map(lambda t: t[scene.to(t.device)], batch)
+    group = edges[:, 0] if scene_groups is None else _checked_groups(scene_groups, n_scenes)[edges[:, 0]]
 
-    def loss() -> np.ndarray:
-        return query_loss(model, examples)[example, query].double().cpu().numpy()
+    def loss(without: str) -> np.ndarray:
+        losses = _checked_loss(query_loss(model, examples), len(edges), "query_loss")
+        _check_range("edges", edges, 1, losses.shape[1], "query", "loss")
+        found = losses[example, query].double().cpu().numpy()
+        if not np.isfinite(found).all():
+            first = edges[~np.isfinite(found)][0].tolist()
+            raise ValueError(
+                f"the loss with {without} is {found[~np.isfinite(found)][0]} for edge {first}; "
+                "check the data, and that scores are taken before the softmax"
+            )
+        return found
 
     def cut(heads: slice) -> Callable[[Tensor], Tensor]:
         def replace(attn_scores: Tensor) -> Tensor:
+            _check_heads("scores", attn_scores, 1, n_heads, "(scene, head, query, key)")
+            _check_range("edges", edges, 1, attn_scores.shape[2], "query", "scores")
+            _check_range("edges", edges, 2, attn_scores.shape[3], "key", "scores")
             attn_scores = attn_scores.clone()
             attn_scores[example, heads, query, key] = float("-inf")
             return attn_scores
@@ -126,23 +162,23 @@ def edge_knockout(
 
     def loss_without(layer: int, heads: slice) -> np.ndarray:
         with replaced_output(model, scores.format(layer=layer), cut(heads)):
-            return loss()
+            return loss(f"the edge cut in layer {layer}")
 
     with isolated(model):
-        baseline = loss()
+        baseline = loss("nothing cut")
         increase = [
             [loss_without(layer, slice(head, head + 1)) - baseline for head in range(n_heads)]
             for layer in range(n_layers)
         ]
         layer_increase = [loss_without(layer, slice(None)) - baseline for layer in range(n_layers)]
-    return EdgeKnockout(baseline, np.array(increase), np.array(layer_increase))
+    return EdgeKnockout(baseline, np.array(increase), np.array(layer_increase), np.asarray(group))
 
 
 @torch.no_grad()
 def head_ablation(
     model: nn.Module,
     batch: Any,
-    groups: Mapping[str, Bool[Tensor, "scene query"]],
+    groups: Mapping[str, Bool[Tensor, "scene query"] | Bool[np.ndarray, "scene query"]],
     *,
     query_loss: QueryLoss,
     kind: Literal["zero", "mean", "resample"],
@@ -150,6 +186,7 @@ def head_ablation(
     n_heads: int,
     generator: torch.Generator,
     z: str = Z,
+    scene_groups: Int[np.ndarray, " scene"] | None = None,
 ) -> HeadAblation:
     """Silence one head at a time and measure the loss of each group of queries.
 
@@ -159,59 +196,69 @@ def head_ablation(
         groups: which queries make up each group, colliding and free particles say.
         query_loss: loss of each query.
         kind: the head's output z is set to zero, to its mean over scenes and queries, or taken from the same query
-            of another scene.
+            of another scene, drawn anew for each head.
         n_layers: of the model.
         n_heads: in each layer.
         generator: draws the other scenes; used by ``resample`` only.
         z: name of the submodule that returns z of shape (scene, query, head, d_head), with ``{layer}`` in it.
+        scene_groups: as in ``edge_knockout``.
 
     Raises:
-        ValueError: unknown kind, or an empty group.
+        ValueError: unknown kind, no group, an empty one or one of another shape than the loss; a single scene to
+            resample from; a submodule that is missing, never called, or returns another shape; a loss not finite.
 
     Cost: n_layers n_heads + 1 forward passes.
     """
     if kind not in ("zero", "mean", "resample"):
         raise ValueError(f"kind must be zero, mean or resample, got {kind!r}")
-    for name, mask in groups.items():
-        if not mask.any():
-            raise ValueError(f"groups[{name!r}] holds no query; leave it out or give more scenes")
-
-    def silenced(head: int) -> Callable[[Tensor], Tensor]:
-        def replace(z: Tensor) -> Tensor:
-            z = z.clone()
-            if kind == "zero":
-                z[:, :, head] = 0
-            elif kind == "mean":
-                z[:, :, head] = z[:, :, head].mean(dim=(0, 1))
-            else:
-                shift = torch.randint(1, max(2, len(z)), (1,), generator=generator).item()
-                z[:, :, head] = z[:, :, head].roll(int(shift), dims=0)
-            return z
-
-        return replace
+    if not groups:
+        raise ValueError("groups is empty; name at least one group of queries")
+    n_scenes = _n_scenes(batch)
+    if kind == "resample" and n_scenes < 2:
+        raise ValueError(f"resample takes z from another scene; batch has {n_scenes}")
+    units = np.arange(n_scenes) if scene_groups is None else _checked_groups(scene_groups, n_scenes)
 
     def added(layer: int, head: int, baseline: Tensor) -> Tensor:
-        with replaced_output(model, z.format(layer=layer), silenced(head)):
-            return query_loss(model, batch).double() - baseline
+        with replaced_output(model, z.format(layer=layer), _silenced(head, n_heads, kind, generator)):
+            return loss() - baseline
+
+    def loss() -> Tensor:
+        losses = _checked_loss(query_loss(model, batch), n_scenes, "query_loss").double()
+        if not losses.isfinite().all():
+            where = tuple((~losses.isfinite()).nonzero()[0].tolist())
+            raise ValueError(f"the loss is {losses[where].item()} for (scene, query) {where}; check data and weights")
+        return losses
 
     with isolated(model):
-        baseline = query_loss(model, batch).double()
+        baseline = loss()
+        masks = {name: _checked_mask(name, mask, baseline) for name, mask in groups.items()}
         change = torch.stack(
             [torch.stack([added(layer, head, baseline) for head in range(n_heads)]) for layer in range(n_layers)]
         )
-    return HeadAblation(
-        kind,
-        {name: baseline[mask].mean().item() for name, mask in groups.items()},
-        {name: change[:, :, mask].mean(-1).cpu().numpy() for name, mask in groups.items()},
-        {name: _scene_error(change, mask) for name, mask in groups.items()},
-    )
+    increase, error = {}, {}
+    for name, mask in masks.items():
+        changes = change[:, :, mask].cpu().numpy()
+        increase[name] = changes.mean(axis=-1)
+        error[name] = _error_of_mean(changes, units[np.nonzero(mask.cpu().numpy())[0]])
+    return HeadAblation(kind, {name: baseline[mask].mean().item() for name, mask in masks.items()}, increase, error)
 
 
-def _scene_error(change: Tensor, mask: Tensor) -> Float[np.ndarray, "layer head"]:
-    """Standard error of a mean over queries whose scenes are the independent units."""
-    mean = change[:, :, mask].mean(-1)
-    per_scene = ((change - mean[..., None, None]) * mask).sum(-1)
-    return (per_scene.square().sum(-1).sqrt() / mask.sum()).cpu().numpy()
+def _silenced(head: int, n_heads: int, kind: str, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    """Replace the output of one head."""
+
+    def replace(z: Tensor) -> Tensor:
+        _check_heads("z", z, 2, n_heads, "(scene, query, head, d_head)")
+        z = z.clone()
+        if kind == "zero":
+            z[:, :, head] = 0
+        elif kind == "mean":
+            z[:, :, head] = z[:, :, head].mean(dim=(0, 1))
+        else:
+            order = torch.randperm(len(z), generator=generator, device=generator.device).to(z.device)
+            z[order, :, head] = z[order.roll(1), :, head]  # one random cycle: no scene keeps its own
+        return z
+
+    return replace
 
 
 def partner_edges(
@@ -219,12 +266,26 @@ def partner_edges(
 ) -> tuple[Int[np.ndarray, "example 3"], Int[np.ndarray, "example 3"]]:
     """Edges of the particles with exactly one partner: to that partner, and to the nearest of the others.
 
+    Args:
+        contacts: whether the pair collides; a particle's contact with itself is left out.
+        distances: between the pair, to judge who is nearest; surfaces or centres.
+
     Returns:
         Two integer arrays of rows (scene, query, key), paired row by row.
 
     Raises:
-        ValueError: no particle has exactly one partner, or there is no other particle.
+        ValueError: shapes that disagree, NaN, no particle with exactly one partner, or no other particle.
     """
+    if contacts.ndim != 3 or contacts.shape[1] != contacts.shape[2] or contacts.shape != distances.shape:
+        raise ValueError(
+            "contacts and distances must both have shape (scene, query, key) with queries = keys, "
+            f"got {contacts.shape} and {distances.shape}"
+        )
+    apart = ~np.eye(contacts.shape[-1], dtype=bool)
+    if (np.isnan(distances) & apart).any():
+        where = tuple(np.argwhere(np.isnan(distances) & apart)[0].tolist())
+        raise ValueError(f"distances holds NaN, first at {where}")
+    contacts = contacts & apart
     scene, query = np.nonzero(contacts.sum(axis=-1) == 1)
     if len(scene) == 0 or contacts.shape[-1] < 3:
         raise ValueError(
@@ -237,3 +298,64 @@ def partner_edges(
     others[rows, partner] = np.inf
     others[rows, query] = np.inf
     return np.stack([scene, query, partner], axis=1), np.stack([scene, query, others.argmin(axis=-1)], axis=1)
+
+
+def _n_scenes(batch: Any) -> int:
+    """Length of the first axis, the same in all tensors of a batch."""
+    leaves = tree_leaves(batch)
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor) or leaf.ndim == 0:
+            got = "a scalar tensor" if isinstance(leaf, Tensor) else type(leaf).__name__
+            raise TypeError(
+                f"batch must hold only tensors with scenes on the first axis, got {got}; close over the rest"
+            )
+    lengths = sorted({len(leaf) for leaf in leaves})
+    if len(lengths) != 1:
+        raise ValueError(f"the tensors of batch must agree on the number of scenes, got {lengths or 'no tensor'}")
+    return lengths[0]
+
+
+def _check_range(what: str, edges: np.ndarray, column: int, size: int, axis: str, of: str) -> None:
+    bad = (edges[:, column] < 0) | (edges[:, column] >= size)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise ValueError(f"{what} row {row} is {edges[row].tolist()}, but {of} has {size} on the {axis} axis")
+
+
+def _checked_groups(groups: np.ndarray, n_scenes: int) -> np.ndarray:
+    if len(groups) != n_scenes:
+        raise ValueError(f"scene_groups must label each of the {n_scenes} scenes, got {len(groups)} labels")
+    return groups
+
+
+def _check_heads(what: str, activation: Tensor, axis: int, n_heads: int, shape: str) -> None:
+    if activation.ndim != 4 or activation.shape[axis] != n_heads:
+        raise ValueError(f"{what} must have shape {shape} with n_heads = {n_heads}, got {tuple(activation.shape)}")
+
+
+def _checked_loss(loss: Tensor, n_scenes: int, what: str) -> Tensor:
+    if loss.ndim != 2 or len(loss) != n_scenes:
+        raise ValueError(f"{what} must return shape (scene, query) with {n_scenes} scenes, got {tuple(loss.shape)}")
+    return loss
+
+
+def _checked_mask(name: str, mask: Tensor | np.ndarray, loss: Tensor) -> Tensor:
+    mask = torch.as_tensor(mask, device=loss.device)
+    if mask.shape != loss.shape or mask.dtype != torch.bool:
+        raise ValueError(
+            f"groups[{name!r}] must be bool of shape {tuple(loss.shape)} as the loss, "
+            f"got {mask.dtype} of shape {tuple(mask.shape)}"
+        )
+    if not mask.any():
+        raise ValueError(f"groups[{name!r}] holds no query; leave it out or give more scenes")
+    return mask
+
+
+def _error_of_mean(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Standard error of the mean over the last axis, whose entries move together within a group."""
+    labels, index = np.unique(group, return_inverse=True)
+    if len(labels) < 2:
+        return np.full(values.shape[:-1], np.nan)
+    totals = np.zeros((len(labels), *values.shape[:-1]))
+    np.add.at(totals, index, np.moveaxis(values - values.mean(axis=-1, keepdims=True), -1, 0))
+    return np.sqrt((totals**2).sum(axis=0) * len(labels) / (len(labels) - 1)) / len(index)

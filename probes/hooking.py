@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -16,27 +17,38 @@ def named_submodule(model: nn.Module, name: str) -> nn.Module:
     """Find a submodule.
 
     Raises:
-        ValueError: there is none of that name; the message lists those with the same last part.
+        ValueError: there is none of that name; the message lists those with the same last part, or spelled alike.
     """
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))
     if name not in modules:
         alike = [n for n in modules if n.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
-        raise ValueError(f"model has no submodule {name!r}; alike: {', '.join(alike) or 'none'}")
+        alike = alike or get_close_matches(name, modules, n=5) or [n for n in modules if n][:5]
+        raise ValueError(f"model has no submodule {name!r}; alike: {', '.join(alike) or 'none, it has no submodules'}")
     return modules[name]
 
 
 @contextmanager
 def replaced_output(model: nn.Module, name: str, replace: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let the rest of the model see ``replace(output)`` instead of the output of submodule ``name``."""
-    handle = named_submodule(model, name).register_forward_hook(_returning(replace))
+    """Let the rest of the model see ``replace(output)`` instead of the output of submodule ``name``.
+
+    Raises:
+        ValueError: no such submodule, or the block ends and the submodule was never called: nothing was replaced.
+        TypeError: the submodule returned something other than a tensor.
+    """
+    n_calls = 0
+
+    def hook(_module: nn.Module, _args: Any, output: Any) -> Tensor:
+        nonlocal n_calls
+        n_calls += 1
+        return replace(_tensor(output, name))
+
+    handle = named_submodule(model, name).register_forward_hook(hook)
     try:
         yield
     finally:
         handle.remove()
-
-
-def _returning(replace: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, Any, Any], Tensor]:
-    return lambda _module, _args, output: replace(output)
+    if n_calls == 0:
+        raise _never_called(name)
 
 
 @torch.no_grad()
@@ -51,26 +63,56 @@ def record_outputs(model: nn.Module, inputs: Iterable[Any], names: Sequence[str]
         inputs: one positional argument a call, such as batches of features.
         names: submodules whose output is a tensor with the batch on the first axis.
 
+    Returns:
+        Name to a copy of the outputs.
+
     Raises:
-        ValueError: an unknown name, or a submodule that was never called (a fused path skipped it, perhaps).
+        ValueError: an unknown name, no inputs, or a submodule that was not called once a forward pass (a fused path
+            skipped it, or the model uses it in several places).
+        TypeError: a submodule that returns no tensor, a bare string as names, or a bare tensor as inputs.
+
+    Cost: one forward pass an input.
     """
+    if isinstance(names, str):
+        raise TypeError(f"names must be a sequence of names, got the string {names!r}; put it in a list")
+    if isinstance(inputs, Tensor):
+        raise TypeError(
+            f"inputs must be several inputs, got one tensor of shape {tuple(inputs.shape)}; put it in a list"
+        )
     seen: dict[str, list[Tensor]] = {name: [] for name in names}
-    handles = [
-        named_submodule(model, name).register_forward_hook(
-            _returning(lambda output, name=name: seen[name].append(output.detach()) or output)
-        )
-        for name in names
-    ]
-    try:
-        with isolated(model):
-            for x in inputs:
-                model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    silent = [name for name, outputs in seen.items() if not outputs]
-    if silent:
-        raise ValueError(
-            f"submodule {silent[0]!r} was not called in the forward pass; is there a fused path around it?"
-        )
+    n_passes = 0
+    with isolated(model), ExitStack() as hooks:
+        for name, outputs in seen.items():
+            handle = named_submodule(model, name).register_forward_hook(_appending(name, outputs))
+            hooks.callback(handle.remove)
+        for x in inputs:
+            model(x)
+            n_passes += 1
+    if n_passes == 0:
+        raise ValueError("inputs is empty; give at least one")
+    for name, outputs in seen.items():
+        if not outputs:
+            raise _never_called(name)
+        if len(outputs) != n_passes:
+            raise ValueError(
+                f"submodule {name!r} was called {len(outputs)} times in {n_passes} forward passes; "
+                "give each of its uses a submodule of its own"
+            )
     return {name: torch.cat(outputs) for name, outputs in seen.items()}
+
+
+def _appending(name: str, outputs: list[Tensor]) -> Callable[[nn.Module, Any, Any], None]:
+    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        outputs.append(_tensor(output, name).detach().clone())  # later layers may write into it
+
+    return hook
+
+
+def _tensor(output: Any, name: str) -> Tensor:
+    if not isinstance(output, Tensor):
+        raise TypeError(f"submodule {name!r} must return a tensor, got {type(output).__name__}; name one inside it")
+    return output
+
+
+def _never_called(name: str) -> ValueError:
+    return ValueError(f"submodule {name!r} was not called in the forward pass; is there a fused path around it?")

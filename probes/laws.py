@@ -123,7 +123,7 @@ def fit_law(
             is between 1 and 39.
 
     Cost:
-        About 0.08 s of one core for 30 points (0.02 s of it for the laws), 0.3 s for 200.
+        About 0.08 s of one core for 30 points (0.02 s of it for the laws), 0.3 s for 200, 1.4 s for 1000.
 
     References:
         Golub and Pereyra 1973, doi:10.1137/0710036 (variable projection). Schwarz 1978, doi:10.1214/aos/1176344136

@@ -9,13 +9,17 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from .curves import LEVEL, Curve, checked_curve, lag_correlation, resampled_noise
+from .curves import Curve, checked_curve, lag_correlation, resampled_noise
 
 SIGNIFICANCE = 0.01
 """Largest p-value of a found onset (our choice)."""
 
 MIN_FLAT = 3
 """Points the flat stretch must hold for the curve to have been seen flat (our choice)."""
+
+PROFILE_LEVEL = 0.98
+"""Quantile of the interval's F statistic. Our choice, measured: real onsets are none of the eight shapes exactly. Over
+ramps, relaxations, cubic steps, power laws and logistics with 5 % noise, 0.95 covered 91 % of onsets, 0.98 covers 95 %."""
 
 _N_COARSE, _N_FINE, _N_DURATIONS = 48, 50, 14
 _N_PARAMETERS = 5  # level, onset, duration, two slopes
@@ -32,8 +36,8 @@ class Onset:
         p_value: chance of as large an F statistic in a curve without change; at least 1 / (n_permutations + 1).
         reason: why none was found; empty when one was.
         direction: +1 for a rise after the onset, -1 for a fall, NaN when none was found.
-        shape: "ramp" or "relaxation", the better fitting change after the onset, and the clock it is straight in,
-            as in "ramp in log t"; empty when none was found.
+        shape: the closest change after the onset, "ramp", "relaxation", "slow relaxation" or "smooth step", and its
+            clock, as in "ramp in log t"; empty when none was found.
         baseline: level before the onset; NaN when none was found.
         statistic: the F statistic of change against no change; NaN for a constant curve.
         serial_correlation: lag-one correlation of the residuals, 0 if not significant.
@@ -80,6 +84,12 @@ def _relaxation(after: np.ndarray, duration: np.ndarray) -> np.ndarray:
     return -np.expm1(-3.0 * after / duration)[..., None]
 
 
+def _slow_relaxation(after: np.ndarray, duration: np.ndarray) -> np.ndarray:
+    """Hyperbolic approach, the tail of a power law; a duration is three time constants."""
+    scaled = 3.0 * after / duration
+    return (scaled / (1.0 + scaled))[..., None]
+
+
 def _smooth_step(after: np.ndarray, duration: np.ndarray) -> np.ndarray:
     """Cubic step with zero slope at both ends."""
     u = np.minimum(after / duration, 1.0)
@@ -89,7 +99,12 @@ def _smooth_step(after: np.ndarray, duration: np.ndarray) -> np.ndarray:
 _FAMILIES = tuple(
     _Family(f"{kind} in {'log t' if log else 't'}", log, shape)
     for log in (False, True)
-    for kind, shape in (("ramp", _ramp), ("relaxation", _relaxation), ("smooth step", _smooth_step))
+    for kind, shape in (
+        ("ramp", _ramp),
+        ("relaxation", _relaxation),
+        ("slow relaxation", _slow_relaxation),
+        ("smooth step", _smooth_step),
+    )
 )
 
 
@@ -218,21 +233,23 @@ def detect_onset(
 ) -> Onset:
     """Find when a flat curve began to rise or fall.
 
-    The onset is the kink of the least squares curve that is constant up to the kink and then either a ramp that
-    turns once into another straight line (a plateau, say), or a relaxation ``1 - exp(-(x - onset) / w)``, with x
-    either t or log t: four families, of which the closest counts, choice included in the interval.
+    The onset is the start of the least squares curve that is constant up to it and then one of
 
-    * A curve with a definite kink (flat, then a ramp or a relaxation) has its onset there.
-    * A smooth sigmoid never is exactly flat. Its onset is the foot of the ramp that is closest to it, which for a
-      logistic is where it has made 8 % or so of its rise (2.4 widths before the middle). A start with zero slope is
-      likewise dated by the foot of its ramp, a little after the first, invisible change.
+    * a ramp that may turn once into another straight line (a plateau, say),
+    * a relaxation ``1 - exp(-(x - onset) / w)``, or a slow one ``1 - 1 / (1 + (x - onset) / w)``,
+    * a cubic step ``3 u^2 - 2 u^3``, which starts and ends with zero slope,
+
+    with x either t or log t. The closest of the eight counts, and the interval allows for all. So a curve that is
+    exactly flat up to some time has its onset there, whether it then leaves with a kink or smoothly. A logistic is
+    never exactly flat: its onset is the start of the cubic step closest to it, 3.52 widths before its middle, where it
+    has made 2.9 % of its rise.
 
     p-value: the F statistic of the closest family against a constant, compared with its values on permuted curves
     (or, if the residuals are serially correlated, on first-order autoregressive noise like them). No onset is found
     if it exceeds 0.01, or if the curve was already changing within its first three points.
 
-    Interval: the onsets whose residual sum of squares exceeds the least by no more than the 95 % quantile of that
-    excess at the fitted onset over curves resampled from the fit.
+    Interval: the onsets whose residual sum of squares exceeds the least by no more than the 98 % quantile of that
+    excess at the fitted onset over curves resampled from the fit; 98 to cover 95 % of shapes that are not exactly ours.
 
     Args:
         t: clock or step, positive and ascending.
@@ -249,7 +266,7 @@ def detect_onset(
             n_bootstrap < 40 or n_permutations < 99.
 
     Cost:
-        about 0.2 s for 30 points, 0.6 s for 150, on one core.
+        About 0.1 s of one core for 30 points, 0.2 s for 150, 1 s and 100 MB for 1000.
 
     References:
         Hinkley 1971, doi:10.1093/biomet/58.3.495 (two-phase regression). Davison and Hinkley 1997, section 5.4
@@ -282,7 +299,7 @@ def detect_onset(
     profile = fine.profiles(curve.y[None])[:, 0].min(axis=0)
     resampled = fitted + resampled_noise(curve.y - fitted, rho, _N_PARAMETERS, n_bootstrap, rng)
     drawn = fine.profiles(resampled).min(axis=0)  # (resample, onset)
-    critical = float(np.quantile(_excess(drawn, freedom)[:, best], LEVEL, method="higher"))
+    critical = float(np.quantile(_excess(drawn, freedom)[:, best], PROFILE_LEVEL, method="higher"))
     interval = _interval(fine.onsets, _excess(profile[None], freedom)[0] - critical)
     step = float(np.clip(_refined(fine.onsets, profile, best), *interval))
     before, after = curve.y[curve.t <= step], fitted[curve.t > step]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,6 +74,29 @@ def quadratic(spectrum: Any, seed: int = 0) -> Case:
     return Case(Quadratic(spectrum, seeded(seed)), [0.5, 1.5], quadratic_loss)
 
 
+class HookedAttention(nn.Module):
+    """Attention layers on a residual stream, with TransformerLens' names for scores, pattern and z, in plain torch."""
+
+    def __init__(self, n_layers: int = 2, n_heads: int = 3, d_model: int = 6, d_head: int = 2) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Module() for _ in range(n_layers))
+        for block in self.blocks:
+            attn = block.attn = nn.Module()
+            for name in ("W_Q", "W_K", "W_V"):
+                attn.register_parameter(name, nn.Parameter(torch.zeros(n_heads, d_model, d_head, dtype=torch.float64)))
+            attn.W_O = nn.Parameter(torch.zeros(n_heads, d_head, d_model, dtype=torch.float64))
+            attn.hook_attn_scores, attn.hook_pattern, attn.hook_z = nn.Identity(), nn.Identity(), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:  # scene pos d_model
+        for block in self.blocks:
+            attn: Any = block.attn
+            q, k, v = (torch.einsum("spd,hde->sphe", x, w) for w in (attn.W_Q, attn.W_K, attn.W_V))
+            pattern = attn.hook_pattern(attn.hook_attn_scores(torch.einsum("sqhe,skhe->shqk", q, k)).softmax(-1))
+            z = attn.hook_z(torch.einsum("shqk,skhe->sqhe", pattern, v))
+            x = x + torch.einsum("sqhe,hed->sqd", z, attn.W_O)
+        return x
+
+
 def initialized(model: nn.Module, generator: torch.Generator, scale: float = 0.5) -> nn.Module:
     with torch.no_grad():
         for p in model.parameters():
@@ -141,6 +165,16 @@ class _Called(nn.Module):
 def in_float32(case: Case) -> Case:
     """The same case in single precision; the model is changed in place."""
     return Case(case.model.float(), [tuple(t.float() for t in batch) for batch in case.batches], case.loss_fn)
+
+
+def unchecked(function: Any) -> Any:
+    """The function as users call it, without the run-time type checks of the tests: its own refusals are heard."""
+
+    def call(*args: Any, **options: Any) -> Any:
+        with torch.no_grad():  # unwrapping also takes that off
+            return inspect.unwrap(function)(*args, **options)
+
+    return call
 
 
 @contextmanager

@@ -19,3 +19,12 @@ def rng() -> np.random.Generator:
 @pytest.fixture()
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(20261121)
+
+
+@pytest.fixture(scope="session")
+def micro_run(tmp_path_factory: pytest.TempPathFactory):
+    """A finished micro study, never stopped. Read only: copy it before changing anything."""
+    from emergence import run_study
+    from micro_study import micro
+
+    return run_study(micro(), tmp_path_factory.mktemp("micro") / "run")

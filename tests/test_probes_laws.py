@@ -257,6 +257,10 @@ def test_pure_noise_is_undecided():
     t = np.geomspace(1, 1000, 40)
     preferred = [fit_law(t, rng.standard_normal(40), n_bootstrap=0, rng=rng).preferred for _ in range(40)]
     assert preferred.count("undecided") >= 39
+    # a law without rivals has all the weight: only the comparison with a constant can refuse it
+    alone = [fit_law(t, rng.standard_normal(40), laws=["exponential"], n_bootstrap=0, rng=rng) for _ in range(40)]
+    assert sum(fit.preferred == "undecided" for fit in alone) >= 39
+    assert "not told from a constant" in alone[0].reason
 
 
 def test_a_power_law_over_less_than_a_decade_is_no_evidence(rng):

@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..findings import Curves, training_times
+from ..curves import Curves
+from ..learning_laws import training_times
 from ..run import Run
 from .scene import draw_scenes
 from .style import CONTACT, FREE, GRAY, WALL, head_colors, save, step_axis, theme
@@ -222,7 +223,10 @@ def landscape_figure(run: Run, curves: Curves, summary: dict[str, Any], best: di
 def laws_figure(run: Run, curves: Curves, laws: list[dict[str, Any]]) -> Figure:
     """Each quantity against the clock, the window of the fit, and how the laws compare."""
     figure = Figure(figsize=(9.5, 3.8 * max(1, len(laws))))
-    rows = figure.subplots(max(1, len(laws)), 2, squeeze=False, width_ratios=(3, 2))
+    if not laws:
+        figure.text(0.5, 0.5, "too few checkpoints for a law", ha="center")
+        return figure
+    rows = figure.subplots(len(laws), 2, squeeze=False, width_ratios=(3, 2))
     for (left, right), law in zip(rows, laws, strict=True):
         name, _, at = law["quantity"].partition(" ")
         key = tuple(int(i) for i in at.split(".")) if at else (None, None)

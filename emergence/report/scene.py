@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from ..findings import Curves
+from ..curves import Curves
 from ..measuring import attention_patterns
 from ..run import Run
 from .style import CONTACT, FREE

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from .pairs import Groups, PairLabels, Pairs, Pattern, binned_sums, checked_pattern, error_of_sum
+from .pairs import (
+    Groups,
+    PairLabels,
+    Pairs,
+    Pattern,
+    binned_sums,
+    checked_labels,
+    checked_pattern,
+    error_of_sum,
+    student_quantile,
+)
 
 
 @dataclass(frozen=True)
@@ -18,8 +28,10 @@ class ApproachPreference:
         edges: bin edges of the distance.
         approaching: mean attention to approaching pairs in each bin, NaN where a bin lacks one of the two kinds.
         receding: the same for receding pairs.
-        ratio: mean attention to approaching over receding pairs, both averaged over the same distances.
-        interval: 95 %, normal for the log of the ratio; shape (head, 2).
+        ratio: mean attention to approaching over receding pairs, both averaged over the same distances; infinite
+            where receding pairs get none.
+        interval: 95 %, Student's t (groups - 1) for the log of the ratio; shape (head, 2), NaN where the ratio is 0
+            or infinite or there is a single group.
     """
 
     edges: Float[np.ndarray, " edge"]
@@ -50,30 +62,31 @@ def approach_preference(
         groups: label of the independent unit each scene belongs to.
 
     Raises:
-        ValueError: shapes that disagree, or no bin that holds pairs of both kinds.
+        ValueError: shapes that disagree, NaN, edges that do not ascend, or no bin that holds pairs of both kinds.
+        TypeError: approaching that is not bool.
     """
     attention = checked_pattern(pattern, distances, "distances")
-    kinds = [binned_sums(attention, np.where(mask, distances, np.inf), edges) for mask in (approaching, ~approaching)]
+    coming = checked_labels(approaching, pattern, "approaching")
+    kinds = [binned_sums(attention, np.where(mask, distances, np.inf), edges) for mask in (coming, ~coming)]
     totals = [counts.sum(axis=0) for _, counts in kinds]
     both = (totals[0] > 0) & (totals[1] > 0)
     if not both.any():
         raise ValueError("approaching: no distance bin holds both approaching and receding pairs; widen the bins")
+    n_coming = kinds[0][1][:, both]
     weight = totals[0][both] / totals[0][both].sum()
-    means, logs, influences = [], [], []
-    for (sums, counts), total in zip(kinds, totals, strict=True):
+    weight_influence = (n_coming - weight * n_coming.sum(axis=1, keepdims=True)) / totals[0][both].sum()
+    curves = np.full((2, attention.shape[1], len(both)), np.nan)
+    matched, influence = [], []
+    for curve, (sums, counts), total in zip(curves, kinds, totals, strict=True):
         mean = sums.sum(axis=0)[:, both] / total[both]
-        matched = mean @ weight
-        deviation = (sums[..., both] - mean * counts[:, None, both]) / total[both] @ weight
-        means.append(np.full((attention.shape[1], len(both)), np.nan))
-        means[-1][:, both] = mean
-        logs.append(np.log(matched))
-        influences.append(deviation / matched)
-    log_ratio = logs[0] - logs[1]
-    half = 1.959964 * error_of_sum(influences[0] - influences[1], groups)
-    return ApproachPreference(
-        edges=np.asarray(edges, dtype=np.float64),
-        approaching=means[0],
-        receding=means[1],
-        ratio=np.exp(log_ratio),
-        interval=np.exp(log_ratio[:, None] + np.stack([-half, half], axis=1)),
-    )
+        curve[:, both] = mean
+        matched.append(mean @ weight)
+        deviation = (sums[..., both] - mean * counts[:, None, both]) / total[both]
+        influence.append(deviation @ weight + weight_influence @ mean.T)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = matched[0] / matched[1]
+        error = error_of_sum(influence[0] / matched[0] - influence[1] / matched[1], groups)
+        half = student_quantile(groups, len(attention)) * error
+        interval = np.exp(np.log(ratio)[:, None] + np.stack([-half, half], axis=1))
+    interval[~((ratio > 0) & np.isfinite(ratio))] = np.nan
+    return ApproachPreference(np.asarray(edges, dtype=np.float64), curves[0], curves[1], ratio, interval)

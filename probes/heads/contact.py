@@ -6,8 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy import special
 
-from .pairs import Groups, PairLabels, Pattern, checked_pattern, error_of_sum, others
+from .pairs import (
+    Groups,
+    PairLabels,
+    Pattern,
+    checked_labels,
+    checked_pattern,
+    error_of_sum,
+    group_index,
+    others,
+    student_quantile,
+)
 
 
 @dataclass(frozen=True)
@@ -16,8 +27,9 @@ class AveragePrecision:
 
     Attributes:
         value: average precision of each head, pooled over scenes and queries.
-        standard_error: infinitesimal jackknife over groups of scenes.
-        interval: 95 %, normal on the logit scale so that it stays in [0, 1]; shape (head, 2).
+        standard_error: infinitesimal jackknife over groups of scenes; NaN for a single group.
+        interval: 95 %, Student's t (groups - 1) on the logit scale so that it stays in [0, 1]; shape (head, 2).
+            It shrinks to the value where the standard error is 0: a perfect ranking does not say how perfect.
         chance: share of pairs in contact, the value of a random ranking.
         n_pairs: ordered pairs that were ranked.
         n_contacts: how many of them are in contact.
@@ -33,7 +45,7 @@ class AveragePrecision:
 
 @dataclass(frozen=True)
 class PermutationNull:
-    """Average precision when contacts are dealt out anew among the possible partners of each particle.
+    """Average precision when each particle's contacts are dealt out anew among its possible partners.
 
     Attributes:
         observed: average precision of each head.
@@ -62,7 +74,8 @@ def contact_average_precision(
         groups: label of the independent unit each scene belongs to (its box); None takes scenes for independent.
 
     Raises:
-        ValueError: shapes that disagree, NaN, or no contact at all.
+        ValueError: shapes that disagree, NaN or infinity, or no contact at all.
+        TypeError: contacts that are not bool.
 
     Cost: one sort a head.
 
@@ -71,14 +84,14 @@ def contact_average_precision(
         derivative of AP with respect to the weight of a pair is ours.
     """
     scores, labels = _ranked_pairs(pattern, contacts)
-    value, influence = zip(*(_precision_and_influence(s, labels.ravel()) for s in scores), strict=True)
-    value = np.array(value)
-    per_scene = np.array(influence).reshape(len(scores), *labels.shape).sum(axis=-1).T
+    each = [_precision_and_influence(s, labels.ravel()) for s in scores]
+    value, influence = np.array([v for v, _ in each]), np.array([i for _, i in each])
+    per_scene = influence.reshape(len(scores), *labels.shape).sum(axis=-1).T
     error = error_of_sum(per_scene, groups)
     return AveragePrecision(
         value=value,
         standard_error=error,
-        interval=_logit_interval(value, error),
+        interval=_logit_interval(value, error * student_quantile(groups, len(labels))),
         chance=float(labels.mean()),
         n_pairs=labels.size,
         n_contacts=int(labels.sum()),
@@ -86,33 +99,57 @@ def contact_average_precision(
 
 
 def permutation_null(
-    pattern: Pattern, contacts: PairLabels, *, rng: np.random.Generator, n_permutations: int = 999
+    pattern: Pattern,
+    contacts: PairLabels,
+    *,
+    rng: np.random.Generator,
+    n_permutations: int = 999,
+    groups: Groups | None = None,
 ) -> PermutationNull:
-    """Test average precision against contacts shuffled within scenes.
+    """Test average precision against contacts dealt out anew within scenes: does attention know *which* partner?
 
-    Each permutation deals every particle's contacts out anew among its possible partners in the scene. How many
-    contacts a particle has, and how sharp its attention is, stay; only *which* partner is forgotten.
+    Each permutation relabels the particles, i to p(i), and moves the contact (i, j) to the key that holds, in the
+    order of i's own attention, the place that p(j) holds in the order of p(i)'s. So each particle keeps its number of
+    contacts and its attention values, and the two directions of a contact stay about as much alike in rank as those
+    of any pair. The test is exact for rows that do not know of each other. For a score that is exactly symmetric the
+    null is still a little narrow: such noise gets p <= 0.05 in 10 cases of 100 (16 with contacts dealt out row by row).
 
     Args:
         pattern: attention, as in ``contact_average_precision``.
         contacts: whether the pair collides.
         rng: draws the permutations.
-        n_permutations: 999 puts the smallest p-value at 0.001.
+        n_permutations: 999 (our choice) puts the smallest p-value at 0.001.
+        groups: scenes of one group are relabelled alike, which keeps what persists from frame to frame of one box
+            (particle i must then be the same particle in all its scenes); None relabels each scene by itself.
 
-    Cost: a sort of the pairs a head, then a sort of the contacts a head and permutation.
+    Raises:
+        ValueError: as ``contact_average_precision``, or no permutation asked for.
+
+    Cost: two sorts of the pairs a head, then a sort of the contacts a head and permutation.
+
+    References:
+        Phipson & Smyth 2010, "Permutation P-values should never be zero", for the ones added to p.
     """
     if n_permutations < 1:
         raise ValueError(f"n_permutations must be at least 1, got {n_permutations}")
     scores, labels = _ranked_pairs(pattern, contacts)
-    ranks = [_ranks(s) for s in scores]
+    ranks = np.array([_ranks(s) for s in scores])
     observed = np.array([_average_precision(r[labels.ravel()]) for r in ranks])
-    rows = labels.reshape(-1, contacts.shape[-1] - 1)
-    colliding = np.flatnonzero(rows.any(axis=-1))
+    group, n_groups = group_index(groups, len(contacts))
+    n_particles = contacts.shape[-1]
+    by_row = (len(scores), len(contacts), n_particles, n_particles - 1)
+    order = np.argsort(-scores.reshape(by_row), axis=-1, kind="stable")
+    place = np.argsort(order, axis=-1)
+    ranks_in_order = np.take_along_axis(ranks.reshape(by_row), order, axis=-1)
+    scene, query, key = np.nonzero(contacts & others(n_particles))
+    identity = np.tile(np.arange(n_particles), (n_groups, 1))
     null = np.empty((n_permutations, len(scores)))
     for replica in null:
-        row, key = np.nonzero(rng.permuted(rows[colliding], axis=-1))
-        positives = colliding[row] * rows.shape[1] + key
-        replica[:] = [_average_precision(r[positives]) for r in ranks]
+        relabelled = rng.permuted(identity, axis=-1)
+        i, j = relabelled[group[scene], query], relabelled[group[scene], key]
+        for head in range(len(scores)):
+            taken = place[head, scene, i, j - (j > i)]  # a row skips self, so keys beyond it move up by one
+            replica[head] = _average_precision(ranks_in_order[head, scene, query, taken])
     return PermutationNull(observed, null, (1 + (null >= observed).sum(axis=0)) / (1 + n_permutations))
 
 
@@ -122,7 +159,7 @@ def _ranked_pairs(
     """Scores and labels of the pairs of different particles."""
     scores = checked_pattern(pattern, contacts, "contacts")
     pairs = others(contacts.shape[-1])
-    labels = contacts[:, pairs]
+    labels = checked_labels(contacts, pattern, "contacts")[:, pairs]
     if not labels.any():
         raise ValueError(f"contacts holds no contact among {labels.size} pairs; average precision is not defined")
     return scores[:, :, pairs].transpose(1, 0, 2).reshape(scores.shape[1], -1), labels
@@ -131,7 +168,8 @@ def _ranked_pairs(
 def _ranks(scores: Float[np.ndarray, " pair"]) -> Int[np.ndarray, " pair"]:
     """How many pairs score at least as high, for each pair."""
     order = np.argsort(-scores)
-    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    descending = scores[order]
+    ends = np.append(np.flatnonzero(descending[1:] != descending[:-1]), len(scores) - 1)
     ranks = np.empty(len(scores), dtype=np.int64)
     ranks[order] = np.repeat(ends + 1, np.diff(ends, prepend=-1))
     return ranks
@@ -162,8 +200,9 @@ def _precision_and_influence(
     return value, influence / total
 
 
-def _logit_interval(value: np.ndarray, error: np.ndarray) -> Float[np.ndarray, "head 2"]:
+def _logit_interval(value: np.ndarray, half: np.ndarray) -> Float[np.ndarray, "head 2"]:
+    """Interval of half width ``half`` carried to the logit scale, where it is symmetric."""
     inside = np.clip(value, 1e-12, 1 - 1e-12)
-    half = 1.959964 * error / (inside * (1 - inside))
-    center = np.log(inside / (1 - inside))
-    return 1 / (1 + np.exp(-(center[:, None] + np.stack([-half, half], axis=1))))
+    half_logit = half / (inside * (1 - inside))
+    interval = special.expit(special.logit(inside)[:, None] + np.stack([-half_logit, half_logit], axis=1))
+    return np.where(half[:, None] == 0, value[:, None], interval)

@@ -1,0 +1,221 @@
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from micro_study import checkpoints_in, contents, few_transitions, fresh_model, short_training
+
+from emergence.checkpoints import CheckpointError
+from emergence.config import SGD, AdamW, TrainingConfig
+from emergence.data import Transitions, prediction_loss
+from emergence.training import batch_indices, learning_rate, train, training_time
+
+
+@pytest.fixture(scope="module")
+def data() -> Transitions:
+    return few_transitions(n_systems=10)
+
+
+def run(folder, data, config, *, seed=0, on_step=None):
+    return train(
+        fresh_model(),
+        data,
+        config,
+        seed=seed,
+        checkpoints=checkpoints_in(folder),
+        metrics_file=folder / "metrics.jsonl",
+        on_step=on_step,
+    )
+
+
+def stop_after(step):
+    def stop(done):
+        if done == step:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+OPTIMIZERS = {"AdamW": AdamW(learning_rate=1e-2, weight_decay=0.01), "SGD": SGD(0.1), "SGD+momentum": SGD(0.03, 0.9)}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+def test_training_lowers_the_loss(tmp_path, data, optimizer):
+    initial = prediction_loss(fresh_model(), data.batch).item()
+    model = run(tmp_path, data, short_training(optimizer=optimizer))
+    assert prediction_loss(model, data.batch).item() < 0.8 * initial
+    assert not model.training
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+def test_a_step_is_that_of_the_textbook(tmp_path, data, optimizer):
+    """Three steps against torch's plain optimizers, fed by hand."""
+    config = short_training(n_steps=3, n_checkpoints=1, n_warmup_steps=2, optimizer=optimizer)
+    model = fresh_model()
+    if isinstance(optimizer, AdamW):
+        stepper = torch.optim.AdamW(model.parameters(), betas=optimizer.betas, weight_decay=optimizer.weight_decay)
+    else:
+        stepper = torch.optim.SGD(model.parameters(), momentum=optimizer.momentum)
+    for step in (1, 2, 3):
+        stepper.param_groups[0]["lr"] = optimizer.learning_rate * min(1.0, step / 2)
+        scenes = torch.from_numpy(batch_indices(0, step, len(data), 16))
+        stepper.zero_grad()
+        prediction_loss(model, type(data.batch)(*(t[scenes] for t in data.batch))).backward()
+        stepper.step()
+    for (name, p), q in zip(run(tmp_path, data, config).named_parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-6, msg=name)
+
+
+def test_checkpoints_and_metrics_are_where_they_were_planned(tmp_path, data):
+    run(tmp_path, data, short_training(n_steps=60, n_checkpoints=6))
+    checkpoints = checkpoints_in(tmp_path)
+    assert checkpoints.steps == [0, 1, 2, 5, 12, 26, 60]
+    assert checkpoints.meta(12)["training_time"] == training_time(short_training(), 12)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 5, 10, 12, 20, 26, 30, 40, 50, 60]
+    scenes = torch.from_numpy(batch_indices(0, 1, len(data), 16))
+    first = prediction_loss(fresh_model(), type(data.batch)(*(t[scenes] for t in data.batch))).item()
+    assert lines[0]["loss"] == pytest.approx(first, rel=1e-6)
+    assert lines[0]["training_time"] == learning_rate(short_training(), 0)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path, data):
+    config = short_training(n_steps=20)
+    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
+        (tmp_path / name).mkdir()
+        run(tmp_path / name, data, config, seed=seed)
+    first, again, other = (contents(tmp_path / name) for name in ("first", "again", "other"))
+    assert first == again
+    assert first["step_00000020/weights.safetensors"] != other["step_00000020/weights.safetensors"]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory, data):
+    """Contents of the folder of a run nobody stopped, by optimizer."""
+    folders = {name: tmp_path_factory.mktemp("unbroken") for name in OPTIMIZERS}
+    for name, folder in folders.items():
+        run(folder, data, short_training(optimizer=OPTIMIZERS[name]))
+    return {name: contents(folder) for name, folder in folders.items()}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("stops", [(1,), (12,), (25, 26, 27), (3, 11, 59), (60,)])
+def test_stopped_and_resumed_is_the_same_to_the_byte(tmp_path, data, unbroken, name, stops):
+    config = short_training(optimizer=OPTIMIZERS[name])
+    for step in stops:
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, data, config, on_step=stop_after(step))
+    run(tmp_path, data, config)
+    assert contents(tmp_path) == unbroken[name]
+
+
+def test_resuming_does_not_begin_again(tmp_path, data):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, data, short_training(), on_step=stop_after(30))
+    seen = []
+    run(tmp_path, data, short_training(), on_step=seen.append)
+    assert seen == list(range(27, 61))
+
+
+@pytest.mark.parametrize("lost", [0, 5, 60])
+def test_a_deleted_checkpoint_is_written_again(tmp_path, data, unbroken, lost):
+    """As the message about a damaged checkpoint promises."""
+    config = short_training(optimizer=OPTIMIZERS["AdamW"])
+    run(tmp_path, data, config)
+    for path in (folder := checkpoints_in(tmp_path).path(lost)).iterdir():
+        path.unlink()
+    folder.rmdir()
+    run(tmp_path, data, config)
+    assert contents(tmp_path) == unbroken["AdamW"]
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "training_state.safetensors"])
+def test_resuming_from_a_damaged_checkpoint_is_refused(tmp_path, data, name):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, data, short_training(), on_step=stop_after(30))
+    path = checkpoints_in(tmp_path).path(26) / name
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(CheckpointError, match=f"step_00000026/{name} cannot be read .*delete .*step_00000026 and run"):
+        run(tmp_path, data, short_training())
+
+
+def test_a_torn_last_line_of_metrics_is_dropped(tmp_path, data, unbroken):
+    config = short_training(optimizer=OPTIMIZERS["AdamW"])
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, data, config, on_step=stop_after(40))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 50, "trai')
+    run(tmp_path, data, config)
+    assert contents(tmp_path) == unbroken["AdamW"]
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoints(tmp_path, data):
+    config = short_training(n_steps=200, n_checkpoints=4, n_warmup_steps=0, optimizer=SGD(learning_rate=1e18))
+    with pytest.raises(FloatingPointError, match=r"is (nan|inf) at step 1?\d: lower the learning rate.*are kept"):
+        run(tmp_path, data, config)
+    checkpoints = checkpoints_in(tmp_path)
+    assert checkpoints.steps == [0, 1]
+    for step in checkpoints.steps:
+        assert all(p.isfinite().all() for p in checkpoints.load(step).parameters())
+
+
+def test_weights_that_are_not_finite_are_never_a_checkpoint(tmp_path, data):
+    config = short_training(n_steps=2, n_checkpoints=2, n_warmup_steps=0, optimizer=SGD(learning_rate=1e38))
+    with pytest.raises(FloatingPointError, match="weights are not finite at step 1"):
+        run(tmp_path, data, config)
+    assert checkpoints_in(tmp_path).steps == [0]
+
+
+def test_nan_in_the_data_stops_at_the_first_logged_step(tmp_path, data):
+    targets = data.batch.targets.clone()
+    targets[3] = torch.nan
+    spoilt = replace(data, batch=data.batch._replace(targets=targets))
+    with pytest.raises(FloatingPointError, match="training loss is nan at step .*NaN in the data"):
+        run(tmp_path, spoilt, short_training(batch_size=64))
+
+
+def test_bfloat16_trains_float32_weights(tmp_path, data):
+    initial = prediction_loss(fresh_model(), data.batch).item()
+    model = run(tmp_path / "half", data, short_training(precision="bfloat16"))
+    assert prediction_loss(model, data.batch).item() < 0.8 * initial
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    whole = run(tmp_path / "whole", data, short_training())
+    assert not torch.equal(model.W_U, whole.W_U)  # the forward pass was in another precision
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the compiler's own
+def test_the_compiled_step_trains_alike(tmp_path, data):
+    config = short_training(n_steps=10, n_checkpoints=2)
+    compiled = run(tmp_path / "compiled", data, replace(config, compile=True))
+    for p, q in zip(compiled.parameters(), run(tmp_path / "eager", data, config).parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-4)
+
+
+def test_the_learning_rate_rises_linearly_then_stays():
+    config = TrainingConfig(n_warmup_steps=4, optimizer=AdamW(learning_rate=0.8))
+    assert [learning_rate(config, step) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
+    assert learning_rate(replace(config, n_warmup_steps=0), 0) == 0.8
+
+
+@pytest.mark.parametrize("optimizer", [AdamW(0.3), SGD(0.3), SGD(0.3, momentum=0.9)])
+@pytest.mark.parametrize("n_warmup_steps", [0, 1, 7])
+def test_training_time_is_the_sum_of_learning_rates(optimizer, n_warmup_steps):
+    config = TrainingConfig(n_warmup_steps=n_warmup_steps, optimizer=optimizer)
+    per_step = 1 / (1 - getattr(optimizer, "momentum", 0.0))
+    for step in range(20):
+        expected = per_step * math.fsum(learning_rate(config, s) for s in range(step))
+        assert training_time(config, step) == pytest.approx(expected, rel=1e-12)
+
+
+def test_batches_are_a_function_of_seed_and_step():
+    a = batch_indices(3, 5, 1000, 64)
+    assert np.array_equal(a, batch_indices(3, 5, 1000, 64))
+    assert not np.array_equal(a, batch_indices(3, 6, 1000, 64))
+    assert not np.array_equal(a, batch_indices(4, 5, 1000, 64))
+    many = np.concatenate([batch_indices(0, step, 10, 100) for step in range(200)])
+    counts = np.bincount(many, minlength=10)
+    assert counts.size == 10
+    assert ((counts - 2000) ** 2 / 2000).sum() < 33.7  # chi squared of 9 degrees of freedom, p = 1e-4
