@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from . import presets
+from . import __version__, presets
 from .config import StudyConfig
 
 
@@ -70,6 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP, end="")
         return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"emergence-lab {__version__}")
+        return 0
     command, rest = arguments[0], arguments[1:]
     try:
         if command in ("run", "simulate"):

@@ -165,6 +165,8 @@ class HessianConfig:
         n_scenes: evaluation scenes behind the loss.
         n_top: leading eigenvalues.
         n_probes, n_steps: of the stochastic Lanczos quadrature behind trace and near-null share.
+        near_null_threshold: an eigenvalue below this share of the largest counts as near-null. Lanczos of these sizes
+            resolves a hundredth; a ten-thousandth it leaves between 0 and 1.
         n_checkpoints: checkpoints visited, log-spaced among those saved.
     """
 
@@ -172,6 +174,7 @@ class HessianConfig:
     n_top: int = 10
     n_probes: int = 4
     n_steps: int = 30
+    near_null_threshold: float = 1e-2
     n_checkpoints: int = 5
 
     def __post_init__(self) -> None:
@@ -239,9 +242,7 @@ class StudyConfig:
             "at least 3 (a pair that collides, and another to tell the partner from)",
             system.n_particles,
         )
-        _require(
-            system.interacting, "data.system.interacting", "true (ghosts are the arm of ghost_control)", "false"
-        )
+        _require(system.interacting, "data.system.interacting", "true (ghosts are the arm of ghost_control)", "false")
         n_scenes = self.data.n_evaluation_systems * (self.data.n_frames - 1)
         _require(
             self.probes.llc.batch_size <= n_scenes,

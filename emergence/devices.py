@@ -29,15 +29,16 @@ def threads(n_threads: int) -> Iterator[None]:
     """Give torch and numba this many threads within the block; 0 is all cores this process may use."""
     import numba
 
-    before = torch.get_num_threads(), numba.get_num_threads()
     wanted = n_threads or _n_cores()
-    torch.set_num_threads(wanted)
+    of_torch = torch.get_num_threads()
+    of_numba = numba.get_num_threads()  # starts numba's pool, which may set torch's number (they share OpenMP)
     numba.set_num_threads(min(wanted, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    torch.set_num_threads(wanted)  # hence after numba's
     try:
         yield
     finally:
-        torch.set_num_threads(before[0])
-        numba.set_num_threads(before[1])
+        numba.set_num_threads(of_numba)
+        torch.set_num_threads(of_torch)
 
 
 def _n_cores() -> int:

@@ -178,7 +178,7 @@ def _hessian(curves: Curves, seed: int) -> list[dict[str, Any]]:
             "trace": float(trace),
             "trace_standard_error": float(error),
             "near_null_share": curves.at("near_null_share", step),
-            "near_null_standard_error": curves.error_at("near_null_share", step),
+            "near_null_interval": [curves.at(f"near_null_share_{end}", step) for end in ("low", "high")],
         }
         for step, trace, error in zip(steps, traces, errors, strict=True)
     ]

@@ -182,12 +182,14 @@ def hessian_probe(data: Transitions, config: StudyConfig, identity: str) -> Func
         common: dict[str, Any] = {"loss_fn": prediction_loss, "generator": torch.Generator().manual_seed(seed)}
         top = top_eigenvalues(model, batches, k=settings.n_top, **common)
         density = spectral_density(model, batches, n_probes=settings.n_probes, n_steps=settings.n_steps, **common)
-        flat = degeneracy(density)
+        flat = degeneracy(density, relative_threshold=settings.near_null_threshold)
         trace = hessian_trace(model, batches, n_probes=2 * settings.n_probes, **common)
         values = np.where(top.converged, top.values, np.nan)
         yield from _curve("hessian_eigenvalue", np.arange(len(values)), values, None, None, None)
         yield Measurement("hessian_trace", trace.value, trace.standard_error)
         yield Measurement("near_null_share", flat.near_null_share, flat.near_null_standard_error)
+        for end, value in zip(("low", "high"), flat.near_null_interval, strict=True):
+            yield Measurement(f"near_null_share_{end}", value)
 
     return FunctionProbe("hessian", measure, {"data": identity, **asdict(settings)})
 

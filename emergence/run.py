@@ -72,7 +72,7 @@ def config_to_dict(config: StudyConfig) -> dict[str, Any]:
     return json.loads(json.dumps(_converter().unstructure(config)))
 
 
-def config_from_dict(data: dict[str, Any], where: str = "config") -> StudyConfig:
+def config_from_dict(data: object, where: str = "config") -> StudyConfig:
     """Build a configuration, refusing unknown keys and wrong values with one line.
 
     Raises:

@@ -110,9 +110,7 @@ def _probe_cell(run: Run, arm: str, seed: int, progress: Progress) -> pd.DataFra
 
     checkpoints = run.checkpoints(seed, arm)
     if not checkpoints.steps:
-        raise FileNotFoundError(
-            f"no checkpoint in {checkpoints.folder}; train first: emergence train {run.folder}"
-        )
+        raise FileNotFoundError(f"no checkpoint in {checkpoints.folder}; train first: emergence train {run.folder}")
     plan = _probe_plan(run, arm, checkpoints.steps)
     cells = sum(len(steps) for _, steps in plan)
     tables, done = [], 0

@@ -121,13 +121,15 @@ def edge_knockout(
     Raises:
         ValueError: edges of another shape, none at all, out of range, or a query cut from itself; a submodule that is
             missing, never called, or returns another shape; a loss of another shape, or that is not finite.
-        TypeError: a batch that holds something other than tensors.
+        TypeError: edges that are not integers, or a batch that holds something other than tensors.
 
     Cost: n_layers (n_heads + 1) + 1 forward passes over as many scenes as there are edges.
     """
     edges = np.asarray(edges)
     if edges.ndim != 2 or edges.shape[1] != 3 or len(edges) == 0:
         raise ValueError(f"edges must have shape (example, 3) with at least one row, got {edges.shape}")
+    if not np.issubdtype(edges.dtype, np.integer):
+        raise TypeError(f"edges must be integers (scene, query, key), got {edges.dtype}")
     if (edges[:, 1] == edges[:, 2]).any():
         raise ValueError("edges must join two particles; a row has query = key")
     n_scenes = _n_scenes(batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,17 @@ from .curves import (
 )
 
 DEFAULT_LAWS = ("power_law", "exponential", "stretched_exponential", "logarithmic", "logistic")
+
+FORMULAS: dict[str, Callable[..., np.ndarray]] = {
+    "power_law": lambda t, y_inf, a, t0, p: y_inf + a * (t - t0) ** -p,
+    "exponential": lambda t, y_inf, a, T: y_inf + a * np.exp(-t / T),
+    "stretched_exponential": lambda t, y_inf, a, T, beta: y_inf + a * np.exp(-((t / T) ** beta)),
+    "logarithmic": lambda t, a, b, t0: a + b * np.log(t + t0),
+    "logistic": lambda t, y_0, a, t_mid, width: y_0 + a / (1 + np.exp(-(t - t_mid) / width)),
+    "log_logistic": lambda t, y_0, a, t_mid, width: y_0 + a / (1 + (t / t_mid) ** (-1 / width)),
+    "finite_time_power_law": lambda t, y_inf, a, t_c, p: y_inf + a * (t_c - t) ** -p,
+}
+"""The laws as functions of time and the parameters ``fit_law`` reports."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +171,19 @@ def fit_law(
         n_points=curve.n,
         settings={"laws": names, "n_bootstrap": n_bootstrap, "sigma_given": curve.scale_known},
     )
+
+
+def law_values(
+    law: str, t: Float[np.ndarray, " point"] | ArrayLike, parameters: Mapping[str, float]
+) -> Float[np.ndarray, " point"]:
+    """Values of a law at times ``t``, from the parameters that ``fit_law`` names; to draw or extrapolate a fit.
+
+    Raises:
+        ValueError: an unknown law.
+    """
+    if law not in FORMULAS:
+        raise ValueError(f"law must be one of {', '.join(FORMULAS)}; got {law!r}")
+    return FORMULAS[law](np.asarray(t, dtype=np.float64), **parameters)
 
 
 def _checked_laws(laws: Sequence[str]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ MIN_FLAT = 3
 
 PROFILE_LEVEL = 0.98
 """Quantile of the interval's F statistic. Our choice, measured: real onsets are none of the eight shapes exactly. Over
-ramps, relaxations, cubic steps, power laws and logistics with 5 % noise, 0.95 covered 91 % of onsets, 0.98 covers 95 %."""
+ramps, relaxations, cubic steps, power laws and logistics at 5 % noise, 0.95 covered 91 %, 0.98 covers 95 %."""
 
 _N_COARSE, _N_FINE, _N_DURATIONS = 48, 50, 14
 _N_PARAMETERS = 5  # level, onset, duration, two slopes

@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")  # its OpenMP pool would set torch's threads to all cores
 
 import numpy as np
 import pytest

@@ -123,7 +123,10 @@ def test_whole_numbers_are_floats_too():
             "data.system.interacting must be true .*ghost_control.*, got false",
         ),
         (
-            lambda: StudyConfig(data=DataConfig(n_evaluation_systems=1, n_frames=11)),
+            lambda: StudyConfig(
+                data=DataConfig(n_evaluation_systems=1, n_frames=11),
+                probes=ProbeConfig(llc=LLCConfig(batch_size=32)),
+            ),
             "probes.llc.batch_size must be at most the 10 evaluation scenes, got 32",
         ),
     ],

@@ -65,7 +65,8 @@ def test_a_step_is_that_of_the_textbook(tmp_path, data, optimizer):
         prediction_loss(model, type(data.batch)(*(t[scenes] for t in data.batch))).backward()
         stepper.step()
     for (name, p), q in zip(run(tmp_path, data, config).named_parameters(), model.parameters(), strict=True):
-        torch.testing.assert_close(p, q, rtol=0, atol=1e-6, msg=name)
+        if not name.endswith("b_K"):  # its gradient is zero but for rounding, which Adam blows up to a whole step
+            torch.testing.assert_close(p, q, rtol=0, atol=1e-6, msg=name)
 
 
 def test_checkpoints_and_metrics_are_where_they_were_planned(tmp_path, data):
@@ -78,7 +79,7 @@ def test_checkpoints_and_metrics_are_where_they_were_planned(tmp_path, data):
     scenes = torch.from_numpy(batch_indices(0, 1, len(data), 16))
     first = prediction_loss(fresh_model(), type(data.batch)(*(t[scenes] for t in data.batch))).item()
     assert lines[0]["loss"] == pytest.approx(first, rel=1e-6)
-    assert lines[0]["training_time"] == learning_rate(short_training(), 0)
+    assert lines[0]["training_time"] == training_time(short_training(), 1)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path, data):
@@ -162,9 +163,11 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoints(tmp_path, dat
 
 
 def test_weights_that_are_not_finite_are_never_a_checkpoint(tmp_path, data):
+    """The loss of a step is taken before its update, so it can be finite when the weights no longer are."""
     config = short_training(n_steps=2, n_checkpoints=2, n_warmup_steps=0, optimizer=SGD(learning_rate=1e38))
+    steep = replace(data, batch=data.batch._replace(targets=1e6 * data.batch.targets))
     with pytest.raises(FloatingPointError, match="weights are not finite at step 1"):
-        run(tmp_path, data, config)
+        run(tmp_path, steep, config)
     assert checkpoints_in(tmp_path).steps == [0]
 
 

@@ -173,6 +173,11 @@ def test_bad_edges_are_refused(model, batch, edges, said):
         unchecked(edge_knockout)(model, batch, edges, query_loss=squared_error, **SIZES)
 
 
+def test_edges_that_are_not_integers_are_refused(model, batch):
+    with pytest.raises(TypeError, match=r"edges must be integers .* got float64"):
+        unchecked(edge_knockout)(model, batch, EDGES * 1.0, query_loss=squared_error, **SIZES)
+
+
 def test_sizes_that_are_not_the_models_are_refused(model, batch, generator):
     """A head too many would otherwise be a slice of nothing, with no effect."""
     for n_heads in (2, 4):
@@ -289,9 +294,8 @@ def test_resampled_scenes_are_a_permutation_without_fixed_points(model, batch, g
     """z of a head that reads the scene's number alone says where it came from."""
     x = torch.arange(N_SCENES, dtype=torch.float64)[:, None, None].expand(-1, N_PARTICLES, 6)
     model = HookedAttention()
-    for block in model.blocks:
-        nn.init.ones_(block.attn.W_V)
-    model.register_module("read", nn.Identity())
+    attn: Any = model.blocks[0].attn
+    nn.init.ones_(attn.W_V)
     seen = []
 
     def loss(model, batch):

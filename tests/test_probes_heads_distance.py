@@ -78,7 +78,7 @@ def test_no_room_for_an_excess_is_nan(rng):
     assert np.isnan(got.standard_error[0])
 
 
-def calibration(rng, estimate, truth, n_worlds=300):
+def calibration(rng, estimate, truth, n_worlds=200):
     """Shares of worlds whose estimate lies within 1.96 errors of the truth, with boxes known and ignored."""
     covered = np.zeros(2)
     for _ in range(n_worlds):
@@ -90,7 +90,7 @@ def calibration(rng, estimate, truth, n_worlds=300):
 
 
 def test_standard_error_of_the_excess_is_calibrated(rng):
-    """300 worlds: four binomial standard errors are 5 %; a normal interval from 40 boxes covers 94.3 %."""
+    """200 worlds: four binomial standard errors are 6.5 %; a normal interval from 40 boxes covers 94.3 %."""
 
     def estimate(pattern, distances, groups):
         got = radius_score(pattern, distances, radius=0.3, groups=groups)
@@ -99,8 +99,8 @@ def test_standard_error_of_the_excess_is_calibrated(rng):
     pattern, distances, _ = boxes(rng, 20_000)
     truth = radius_score(pattern, distances, radius=0.3).excess[0]
     known, ignored = calibration(rng, estimate, truth)
-    assert 0.89 < known < 0.99
-    assert ignored < 0.85
+    assert 0.878 < known < 0.995
+    assert ignored < 0.86
 
 
 # radial attention
@@ -158,8 +158,8 @@ def test_standard_error_of_radial_attention_is_calibrated(rng):
     pattern, distances, _ = boxes(rng, 20_000)
     truth = radial_attention(pattern, distances, edges=edges).g[0, 0]
     known, ignored = calibration(rng, estimate, truth)
-    assert 0.89 < known < 0.99
-    assert ignored < 0.85
+    assert 0.878 < known < 0.995
+    assert ignored < 0.86
 
 
 def test_standard_error_counts_what_particles_keep(rng):
@@ -189,17 +189,17 @@ def planted_decay(rng, xi, n_boxes=30, n_scenes=4, n_particles=8, amplitude=0.1)
 
 @pytest.mark.parametrize("xi", [0.1, 0.25])
 def test_the_length_of_a_planted_decay_is_recovered_within_its_error(rng, xi):
-    """150 worlds: four binomial standard errors are 7 %."""
+    """100 worlds: four binomial standard errors are 9 %, so that an error 40 % too small fails."""
     edges = np.linspace(0, 1, 21)
     lengths, errors = [], []
-    for _ in range(150):
+    for _ in range(100):
         pattern, distances, box = planted_decay(rng, xi)
         got = distance_correlation(pattern, distances, edges=edges, groups=box)
         lengths.append(got.length[0])
         errors.append(got.length_standard_error[0])
     lengths, errors = np.array(lengths), np.array(errors)
     assert np.isfinite(lengths).all()
-    assert np.mean(abs(lengths - xi) < stats.t.ppf(0.975, 29) * errors) == pytest.approx(0.95, abs=0.07)
+    assert np.mean(abs(lengths - xi) < stats.t.ppf(0.975, 29) * errors) == pytest.approx(0.95, abs=0.09)
     assert lengths.mean() == pytest.approx(xi, rel=0.02)
     assert errors.mean() == pytest.approx(lengths.std(), rel=0.2)
 

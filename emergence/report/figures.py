@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from probes.laws import law_values
 
 from ..curves import Curves
 from ..learning_laws import training_times
@@ -107,8 +110,6 @@ def attention_figure(curves: Curves, best: dict[str, Any]) -> Figure:
     left, right = figure.subplots(1, 2)
     steps = curves.steps
     chosen = sorted({int(steps[i]) for i in np.linspace(0, len(steps) - 1, 5).round().astype(int)})
-    import seaborn as sns
-
     for step, color in zip(chosen, sns.color_palette("flare", len(chosen)), strict=True):
         rows = curves.curve("radial_attention", step, best["layer"], best["head"]).dropna(subset=["value"])
         band(left, rows["coordinate"], rows["value"], rows["standard_error"], color, f"step {step:,}")
@@ -170,81 +171,93 @@ def _bars(
 def landscape_figure(run: Run, curves: Curves, summary: dict[str, Any], best: dict[str, Any]) -> Figure:
     """Learning coefficients and curvature over the same steps as the best head's precision."""
     figure = Figure(figsize=(7.5, 8))
-    top, middle, bottom = figure.subplots(3, 1, sharex=True)
+    top, middle, bottom = panels = figure.subplots(3, 1, sharex=True)
     colors = head_colors(run.config.model.n_layers, run.config.model.n_heads)
     key = best["layer"], best["head"]
-    steps, values, errors = curves.over_steps("contact_ap", *key)
-    band(top, steps, values, errors, colors[key])
+    band(top, *curves.over_steps("contact_ap", *key), colors[key])
     top.set_ylabel(f"contact AP, head {key[0]}.{key[1]}")
     top.set_title("Emergence, learning coefficient and curvature on one axis (band: onset interval)")
-    steps, values, errors = curves.over_steps("llc")
-    middle.errorbar(steps, values, 1.96 * errors, color="black", marker="o", capsize=3, label="whole model")
-    middle.set_ylabel("LLC of the whole model")
-    heads_axis = middle.twinx()
-    heads_axis.spines["right"].set_visible(True)
-    for at, color in colors.items():
-        steps, values, errors = curves.over_steps("llc", *at)
-        heads_axis.errorbar(
-            steps, values, 1.96 * errors, color=color, marker=".", linewidth=1, capsize=2, label=f"head {at[0]}.{at[1]}"
-        )
-    heads_axis.set_ylabel("LLC of one head")
-    middle.legend(loc="upper left")
-    heads_axis.legend(loc="center left", bbox_to_anchor=(1.12, 0.5))
-    rows = [h for h in summary["hessian"] if h["seed"] == run.config.seeds[0]]
-    at_steps = [h["step"] for h in rows]
-    bottom.plot(at_steps, [h["top"] for h in rows], color=CONTACT, marker="o", label="largest eigenvalue")
-    bottom.errorbar(
-        at_steps,
-        [h["trace"] for h in rows],
-        [1.96 * (h["trace_standard_error"] or 0) for h in rows],
-        color=FREE,
-        marker="s",
-        capsize=3,
-        label="trace",
-    )
-    bottom.set_yscale("log")
-    bottom.set_ylabel("curvature")
-    share = bottom.twinx()
-    share.spines["right"].set_visible(True)
-    share.plot(at_steps, [h["near_null_share"] for h in rows], color=GRAY, marker="^", label="near-null share (right)")
-    share.set_ylim(0, 1)
-    share.set_ylabel("near-null share")
-    handles = [line for ax in (bottom, share) for line in ax.get_legend_handles_labels()[0]]
-    names = [name for ax in (bottom, share) for name in ax.get_legend_handles_labels()[1]]
-    bottom.legend(handles, names, loc="lower left")
-    for ax in (top, middle, bottom):
-        if best.get("onset_step") is not None:
+    _llc_panel(middle, curves, colors)
+    _curvature_panel(bottom, [h for h in summary["hessian"] if h["seed"] == run.config.seeds[0]])
+    for ax in panels:
+        if best["onset_step"] is not None:
             ax.axvspan(*best["onset_interval"], color=colors[key], alpha=0.15, linewidth=0)
             ax.axvline(best["onset_step"], color=colors[key], linewidth=1)
     step_axis(bottom, curves.steps)
     return figure
 
 
+def _llc_panel(ax: Axes, curves: Curves, colors: dict[tuple[int, int], Any]) -> None:
+    """The whole model on the left axis, heads on the right one."""
+    steps, values, errors = curves.over_steps("llc")
+    ax.errorbar(steps, values, 1.96 * errors, color="black", marker="o", capsize=3, label="whole model")
+    ax.set_ylabel("LLC of the whole model")
+    ax.legend(loc="upper left")
+    right = ax.twinx()
+    right.spines["right"].set_visible(True)
+    for (layer, head), color in colors.items():
+        steps, values, errors = curves.over_steps("llc", layer, head)
+        style: dict[str, Any] = {"color": color, "marker": ".", "linewidth": 1, "capsize": 2}
+        right.errorbar(steps, values, 1.96 * errors, label=f"head {layer}.{head}", **style)
+    right.set_ylabel("LLC of one head")
+    right.legend(loc="center left", bbox_to_anchor=(1.12, 0.5))
+
+
+def _curvature_panel(ax: Axes, rows: list[dict[str, Any]]) -> None:
+    """Largest eigenvalue and trace on the left axis, share of near-null directions on the right one."""
+    steps = [row["step"] for row in rows]
+    ax.plot(steps, [row["top"] for row in rows], color=CONTACT, marker="o", label="largest eigenvalue")
+    errors = [1.96 * (row["trace_standard_error"] or 0) for row in rows]
+    style: dict[str, Any] = {"capsize": 3, "linestyle": "-"}
+    ax.errorbar(steps, [row["trace"] for row in rows], errors, color=FREE, marker="s", label="trace", **style)
+    ax.set_yscale("log")
+    ax.set_ylabel("curvature")
+    right = ax.twinx()
+    right.spines["right"].set_visible(True)
+    shares = np.array([row["near_null_share"] for row in rows])
+    ends = np.array([row["near_null_interval"] for row in rows])
+    label = "near-null share (right)"
+    right.errorbar(steps, shares, np.abs(ends.T - shares), color=GRAY, marker="^", label=label, **style)
+    right.set_ylabel("near-null share")
+    handles, names = (a + b for a, b in zip(*(axis.get_legend_handles_labels() for axis in (ax, right)), strict=True))
+    ax.legend(handles, names, loc="upper left")
+
+
 def laws_figure(run: Run, curves: Curves, laws: list[dict[str, Any]]) -> Figure:
-    """Each quantity against the clock, the window of the fit, and how the laws compare."""
-    figure = Figure(figsize=(9.5, 3.8 * max(1, len(laws))))
-    if not laws:
-        figure.text(0.5, 0.5, "too few checkpoints for a law", ha="center")
-        return figure
-    rows = figure.subplots(len(laws), 2, squeeze=False, width_ratios=(3, 2))
-    for (left, right), law in zip(rows, laws, strict=True):
+    """Each quantity against the clock, the laws fitted since the onset, and how they compare."""
+    figure = Figure(figsize=(9.5, 3.6 * len(laws)))
+    for (left, right), law in zip(figure.subplots(len(laws), 2, squeeze=False, width_ratios=(3, 2)), laws, strict=True):
         name, _, at = law["quantity"].partition(" ")
-        key = tuple(int(i) for i in at.split(".")) if at else (None, None)
-        steps, values, errors = curves.over_steps(name, *key)
+        place = tuple(int(i) for i in at.split(".")) if at else (None, None)
+        steps, values, errors = (a[1:] for a in curves.over_steps(name, *place))  # a log clock has no zero
         times = training_times(run, law["seed"], steps)
-        left.errorbar(times[1:], values[1:], 1.96 * errors[1:], color=GRAY, marker=".", linestyle="", label="measured")
-        low, high, decades = law["window"]
-        left.axvspan(low, high, color=CONTACT, alpha=0.08, linewidth=0)
+        left.errorbar(times, values, 1.96 * errors, color=GRAY, marker=".", linestyle="", label="measured")
         left.set_xscale("log")
         left.set_xlabel("training time (sum of learning rates)")
         left.set_ylabel(law["quantity"])
         verdict = law["preferred"].replace("_", " ")
-        left.set_title(f"{law['quantity']}: {verdict} over {decades:.1f} decades (shaded)")
-        weights = sorted(((w or 0.0, k) for k, w in law["weights"].items()), reverse=True)
-        names = [k.replace("_", " ") for _, k in weights]
-        right.barh(names, [w for w, _ in weights], color=[CONTACT, *[GRAY] * (len(weights) - 1)])
-        right.invert_yaxis()
-        right.set_xlim(0, 1)
-        right.set_xlabel("weight among the laws")
-        right.set_title("Which law the points prefer")
+        left.set_title(f"{law['quantity']}: {verdict}")
+        _fitted_laws(left, right, law)
     return figure
+
+
+def _fitted_laws(left: Axes, right: Axes, law: dict[str, Any]) -> None:
+    """Fitted curves over their window, and the weights of the laws in the same colors."""
+    if not law["parameters"]:
+        right.set_axis_off()
+        right.text(0, 0.5, "no fit: " + law["reason"].replace("; ", ";\n"), fontsize=9, va="center")
+        return
+    low, high, decades = law["window"]
+    t = np.geomspace(low, high, 200)
+    ranked = sorted(law["weights"], key=lambda name: -(law["weights"][name] or 0))
+    colors = dict(zip(ranked, sns.color_palette("colorblind", len(ranked)), strict=True))
+    for name in reversed(ranked):
+        best = name == ranked[0]
+        left.plot(t, law_values(name, t, law["parameters"][name]), color=colors[name], linewidth=2.2 if best else 1)
+    left.axvspan(low, high, color=GRAY, alpha=0.08, linewidth=0)
+    labels = [name.replace("_", " ") for name in ranked]
+    right.barh(labels, [law["weights"][name] or 0 for name in ranked], color=[colors[name] for name in ranked])
+    right.invert_yaxis()
+    right.set_xlim(0, 1)
+    right.set_xlabel("weight among the laws")
+    right.set_title(f"Since the onset, {decades:.1f} decades")

@@ -15,7 +15,7 @@ from ..findings import CRITERIA
 from ..run import Run, config_to_dict
 from .console import head_cells, number
 from .figures import draw_figures
-from .words import controls, law_sentence, verdict
+from .words import controls, law_sentence, potential_sentence, verdict
 
 
 def write_report(run: Run, summary: dict[str, Any]) -> None:
@@ -33,6 +33,7 @@ def write_report(run: Run, summary: dict[str, Any]) -> None:
         controls=controls(summary),
         head_rows=[(head_cells(head), head["is_contact_head"]) for head in summary["heads"]],
         laws=[law_sentence(law) for law in summary["laws"]],
+        potentials=[potential_sentence(potential) for potential in summary["potentials"]],
         criteria=CRITERIA,
         config=json.dumps(config_to_dict(run.config), indent=1),
         system=run.config.data.system,

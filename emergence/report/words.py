@@ -37,6 +37,8 @@ def controls(summary: dict[str, Any]) -> str:
 
 def law_sentence(law: dict[str, Any]) -> str:
     """One fitted law in words, its doubts included."""
+    if law["window"] is None:
+        return f"{law['quantity']}: undecided; {law['reason']}."
     low, high, decades = law["window"]
     where = f"from training time {low:.3g} to {high:.3g} ({decades:.1f} decades)"
     if law["preferred"] == "undecided":
@@ -47,6 +49,14 @@ def law_sentence(law: dict[str, Any]) -> str:
         ends = [("unbounded" if end is None else f"{end:.2f}") for end in law["interval"]]
         text += f", exponent {law['exponent']:.2f} [{ends[0]}, {ends[1]}]"
     return text + "."
+
+
+def potential_sentence(potential: dict[str, Any]) -> str:
+    """The effective potential in words."""
+    if potential["k"] is None:
+        return f"Effective potential (seed {potential['seed']}): undecided; {potential['reason']}."
+    low, high = (("unbounded" if end is None else f"{end:.1f}") for end in potential["k_interval"])
+    return f"Effective potential (seed {potential['seed']}): degree k = {potential['k']:.1f} [{low}, {high}]."
 
 
 def _count(n: int, noun: str) -> str:

@@ -1,0 +1,104 @@
+"""What users may rely on: names, and what an import costs."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import emergence
+import probes
+import simulators
+
+SURFACE = {
+    emergence: ["ParticleTransformer", "StudyConfig", "open_run", "preset", "run_study", "train"],
+    probes: [
+        "approach_preference",
+        "calibrate_llc",
+        "contact_average_precision",
+        "degeneracy",
+        "detect_onset",
+        "distance_correlation",
+        "edge_knockout",
+        "estimate_llc",
+        "estimate_llcs",
+        "fit_effective_potential",
+        "fit_law",
+        "head_ablation",
+        "hessian_trace",
+        "partner_edges",
+        "permutation_null",
+        "radial_attention",
+        "radius_score",
+        "record_outputs",
+        "spectral_density",
+        "sweep_checkpoints",
+        "top_eigenvalues",
+    ],
+    simulators: [
+        "CollisionLog",
+        "HardSpheres",
+        "ParticleState",
+        "Trajectories",
+        "contact_labels",
+        "open_trajectories",
+        "save_trajectories",
+        "simulate",
+        "wall_contact_labels",
+    ],
+}
+
+
+@pytest.mark.parametrize("package", SURFACE, ids=lambda package: package.__name__)
+def test_the_surface_is_this_and_all_of_it_is_there(package):
+    assert package.__all__ == SURFACE[package]
+    for name in package.__all__:
+        assert getattr(package, name).__doc__, f"{package.__name__}.{name} has no docstring"
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'emergence' has no attribute 'run_studdy'"):
+        emergence.run_studdy  # noqa: B018
+
+
+def modules_after(code: str) -> set[str]:
+    """Top-level modules a fresh interpreter holds after running some code."""
+    script = f"{code}\nimport json, sys\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(json.loads(result.stdout.splitlines()[-1]))
+
+
+def test_simulators_load_neither_torch_nor_pictures():
+    loaded = modules_after("import simulators")
+    assert "simulators" in loaded
+    assert loaded.isdisjoint({"torch", "transformer_lens", "matplotlib", "seaborn", "pandas", "emergence", "probes"})
+
+
+def test_probes_load_neither_transformer_lens_nor_pictures():
+    loaded = modules_after("import probes")
+    assert {"probes", "torch"} <= loaded
+    assert loaded.isdisjoint({"transformer_lens", "matplotlib", "seaborn", "pandas", "emergence", "simulators"})
+
+
+def test_emergence_loads_nothing_until_asked():
+    assert modules_after("import emergence").isdisjoint({"torch", "transformer_lens", "matplotlib", "pandas", "numba"})
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["train", "--help"], ["--version"], ["trian"]])
+def test_help_and_usage_errors_come_without_torch(arguments):
+    code = f"""
+from emergence.cli import main
+try:
+    main({arguments})
+except SystemExit:
+    pass
+"""
+    loaded = modules_after(code)
+    assert "emergence" in loaded
+    assert loaded.isdisjoint({"torch", "transformer_lens", "matplotlib", "pandas", "numba"})
+
+
+def test_the_version_is_that_of_the_distribution():
+    from importlib.metadata import version
+
+    assert emergence.__version__ == version("emergence-lab")
