@@ -31,7 +31,7 @@ def learning_laws(run: Run, curves: Curves, seed: int, best: dict[str, Any]) -> 
     fit takes no standard errors, because those of one run are common to all its checkpoints (the same scenes).
     """
     head = (best["layer"], best["head"])
-    asked = [("loss_contact", None, None), ("contact_ap", *head), ("radius_score_excess", *head)]
+    asked = [("loss_contact", None, None), ("contact_ap", *head)]
     return [_law(run, curves, seed, best, number, *quantity) for number, quantity in enumerate(asked)]
 
 

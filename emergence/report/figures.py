@@ -220,7 +220,7 @@ def _curvature_panel(ax: Axes, rows: list[dict[str, Any]]) -> None:
     right.errorbar(steps, shares, np.abs(ends.T - shares), color=GRAY, marker="^", label=label, **style)
     right.set_ylabel("near-null share")
     handles, names = (a + b for a, b in zip(*(axis.get_legend_handles_labels() for axis in (ax, right)), strict=True))
-    ax.legend(handles, names, loc="upper left")
+    ax.legend(handles, names, loc="center left", bbox_to_anchor=(1.12, 0.5))
 
 
 def laws_figure(run: Run, curves: Curves, laws: list[dict[str, Any]]) -> Figure:
