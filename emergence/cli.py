@@ -186,7 +186,8 @@ def _flags(kind: Any, prefix: str = "--") -> list[str]:
 
 
 def _unknown(what: str, given: str, known: list[str], more: str = "") -> str:
-    near = difflib.get_close_matches(given, known, 1, 0.5)
+    leaf = given.lstrip("-").replace("_", "-")
+    near = [name for name in known if name.endswith(f".{leaf}")] or difflib.get_close_matches(given, known, 1, 0.5)
     return f"unknown {what} {given}" + (
         f"; did you mean {near[0]}?" if near else more or f"; choose {', '.join(known)}"
     )

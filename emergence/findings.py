@@ -156,7 +156,7 @@ def _llc(curves: Curves, seed: int) -> list[dict[str, Any]]:
     return [
         {
             "seed": seed,
-            "step": int(step),
+            "step": step,
             "scope": "model" if layer is None else f"head {layer}.{head}",
             "value": curves.at("llc", step, layer, head),
             "standard_error": curves.error_at("llc", step, layer, head),
@@ -164,7 +164,7 @@ def _llc(curves: Curves, seed: int) -> list[dict[str, Any]]:
             "n_diverged": curves.at("llc_n_diverged", step, layer, head),
         }
         for layer, head in curves.places("llc")
-        for step in curves.over_steps("llc", layer, head)[0]
+        for step in curves.over_steps("llc", layer, head)[0].tolist()
     ]
 
 
@@ -180,7 +180,7 @@ def _hessian(curves: Curves, seed: int) -> list[dict[str, Any]]:
             "near_null_share": curves.at("near_null_share", step),
             "near_null_interval": [curves.at(f"near_null_share_{end}", step) for end in ("low", "high")],
         }
-        for step, trace, error in zip(steps, traces, errors, strict=True)
+        for step, trace, error in zip(steps.tolist(), traces, errors, strict=True)
     ]
 
 

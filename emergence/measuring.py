@@ -74,7 +74,9 @@ def head_probe(data: Transitions, config: StudyConfig, identity: str) -> Functio
         rng = np.random.default_rng(seed)
         for layer, pattern in enumerate(attention_patterns(model, data, scenes)):
             ap = contact_average_precision(pattern, contacts, groups=groups)
-            null = permutation_null(pattern, contacts, rng=rng, n_permutations=config.probes.n_permutations)
+            null = permutation_null(
+                pattern, contacts, rng=rng, groups=groups, n_permutations=config.probes.n_permutations
+            )
             near = radius_score(pattern, distances, radius=radius, groups=groups)
             radial = radial_attention(pattern, distances, edges=edges, groups=groups)
             correlation = distance_correlation(pattern, distances, edges=edges, groups=groups)
@@ -131,37 +133,34 @@ def causal_probe(data: Transitions, config: StudyConfig, identity: str) -> Funct
     colliding = contacts.any(-1)
     groups = {"contact": colliding, "free": ~colliding & ~data.wall_contacts[scenes]}
     groups = {name: mask for name, mask in groups.items() if mask.any()}  # in a dense box nobody flies free
+    boxes = data.scene_system[scenes].cpu().numpy()
     partner, nearest = (
-        edges[: config.probes.n_knockout_edges] for edges in partner_edges(contacts.cpu().numpy(), gaps.cpu().numpy())
+        edges[_spread(len(edges), config.probes.n_knockout_edges)]
+        for edges in partner_edges(contacts.cpu().numpy(), gaps.cpu().numpy())
     )
+    common: dict[str, Any] = {
+        "query_loss": loss_per_particle,
+        "n_layers": n_layers,
+        "n_heads": n_heads,
+        "scene_groups": boxes,
+    }
 
     def measure(model: Any, seed: int) -> Iterator[Measurement]:
         cut = {
-            name: edge_knockout(model, batch, edges, query_loss=loss_per_particle, n_layers=n_layers, n_heads=n_heads)
+            name: edge_knockout(model, batch, edges, **common)
             for name, edges in (("partner", partner), ("nonpartner", nearest))
         }
         yield Measurement("knockout_baseline_loss", float(cut["partner"].baseline.mean()))
         for name, result in cut.items():
             for layer in range(n_layers):
-                whole = result.layer_increase[layer]
-                yield Measurement(
-                    f"edge_knockout_{name}", whole.mean(), whole.std(ddof=1) / len(whole) ** 0.5, layer=layer
-                )
+                whole = (result.layer_mean[layer], result.layer_standard_error[layer])
+                yield from _numbers({f"edge_knockout_{name}": whole}, layer, None)
                 for head in range(n_heads):
                     increase = (result.mean[layer, head], result.standard_error[layer, head])
                     yield from _numbers({f"edge_knockout_{name}": increase}, layer, head)
         generator = torch.Generator().manual_seed(seed)
         for kind in ("zero", "mean", "resample"):
-            ablation = head_ablation(
-                model,
-                batch,
-                groups,
-                query_loss=loss_per_particle,
-                kind=kind,
-                n_layers=n_layers,
-                n_heads=n_heads,
-                generator=generator,
-            )
+            ablation = head_ablation(model, batch, groups, kind=kind, generator=generator, **common)
             for group, increase in ablation.increase.items():
                 for layer, head in np.ndindex(increase.shape):
                     value = (increase[layer, head], ablation.standard_error[group][layer, head])
@@ -254,8 +253,12 @@ def _free_flight_gap(data: Transitions, scenes: Tensor, config: StudyConfig) -> 
 
 def _first_scenes(data: Transitions, n: int) -> Tensor:
     """Scenes spread evenly over the evaluation boxes."""
-    n = min(n, len(data))
-    return torch.linspace(0, len(data) - 1, n).round().long().to(data.batch.features.device)
+    return torch.from_numpy(_spread(len(data), n)).to(data.batch.features.device)
+
+
+def _spread(n: int, n_chosen: int) -> np.ndarray:
+    """Indices of ``n_chosen`` of ``n`` things, evenly spread; all of them if there are fewer."""
+    return np.linspace(0, n - 1, min(n, n_chosen)).round().astype(np.int64)
 
 
 def _mean_over_systems(values: Tensor, mask: Tensor, system: Tensor) -> tuple[float, float]:

@@ -6,12 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 Advance = Callable[[int], None]
 """Called with the number of units finished so far."""
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Something that can show the stages of a study."""
 

@@ -155,6 +155,8 @@ def _probe_plan(run: Run, arm: str, steps: list[int]) -> list[tuple[Probe, list[
 def spread(steps: list[int], n: int) -> list[int]:
     """The last step and others, ``n`` in all, evenly spread over the list (which is log-spaced)."""
     count = min(n, len(steps))
+    if count == 1:
+        return steps[-1:]
     return sorted({steps[round(i * (len(steps) - 1) / max(1, count - 1))] for i in range(count)} | {steps[-1]})
 
 

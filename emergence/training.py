@@ -150,7 +150,7 @@ def _make_step(
 
 
 class _MetricsLog:
-    """One JSON line a logged step; lines after the step resumed from are dropped, so a log never tells a step twice."""
+    """One JSON line a logged step; those after the step resumed from are dropped, so none is told twice."""
 
     def __init__(self, path: Path | None, start: int) -> None:
         self.path, self.start = path, start

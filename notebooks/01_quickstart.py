@@ -61,7 +61,9 @@ precision.round(2)
 # %%
 best = max(run.summary["heads"], key=lambda head: head["contact_ap"])
 low, high = best["contact_ap_interval"]
-print(f"head {best['layer']}.{best['head']}: {best['contact_ap']:.2f} [{low:.2f}, {high:.2f}], p = {best['p_value']:.3f}")
+print(
+    f"head {best['layer']}.{best['head']}: {best['contact_ap']:.2f} [{low:.2f}, {high:.2f}], p = {best['p_value']:.3f}"
+)
 print(f"chance {best['chance_ap']:.2f}, nearest neighbour {best['nearest_neighbor_ap']:.2f}")
 assert low > best["nearest_neighbor_ap"] > best["chance_ap"]
 

@@ -18,10 +18,10 @@ from .heads import (
 )
 from .hooking import record_outputs
 from .landscape import degeneracy, hessian_trace, spectral_density, top_eigenvalues
-from .laws import fit_law
+from .laws import fit_law, law_values
 from .llc import calibrate_llc, estimate_llc, estimate_llcs
 from .onset import detect_onset
-from .potential import fit_effective_potential
+from .potential import fit_effective_potential, llc_cross_check
 from .sweep import sweep_checkpoints
 
 __all__ = [
@@ -38,6 +38,8 @@ __all__ = [
     "fit_law",
     "head_ablation",
     "hessian_trace",
+    "law_values",
+    "llc_cross_check",
     "partner_edges",
     "permutation_null",
     "radial_attention",

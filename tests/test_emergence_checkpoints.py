@@ -98,7 +98,9 @@ def test_a_damaged_training_state_is_refused(saved):
 @pytest.mark.parametrize("name", [WEIGHTS, TRAINING_STATE])
 def test_a_missing_file_is_named(saved, name):
     (saved.path(12) / name).unlink()
-    with pytest.raises(CheckpointError, match=rf"{name} cannot be read \(file is missing\); delete .*step_00000012 and"):
+    with pytest.raises(
+        CheckpointError, match=rf"{name} cannot be read \(file is missing\); delete .*step_00000012 and"
+    ):
         saved.load(12) if name == WEIGHTS else saved.training_state(12)
 
 

@@ -71,7 +71,10 @@ def test_missing_keys_take_their_defaults():
         ({"data": 3}, "here: data: expected a table of settings, got 3"),
         ([1, 2], r"here: expected a table of settings, got \[1, 2\]"),
         ({"training": {"optimizer": {"kind": "Adam"}}}, "kind must be 'AdamW' or 'SGD', got 'Adam'"),
-        ({"training": {"optimizer": {"kind": "SGD", "betas": [0.9, 0.9]}}}, "unknown key training.optimizer.betas; known"),
+        (
+            {"training": {"optimizer": {"kind": "SGD", "betas": [0.9, 0.9]}}},
+            "unknown key training.optimizer.betas; known",
+        ),
         ({"preset": "fast"}, "here: preset: fast not in"),
         ({"training": {"n_steps": 0}}, "here: training.n_steps must be at least 1, got 0$"),
         ({"data": {"system": {"radius": -1}}}, "here: data.system: radius must be positive, got -1.0"),

@@ -133,7 +133,9 @@ def test_second_derivatives_exist_on_the_explicit_path(generator):
     ],
 )
 def test_initial_weights_have_the_documented_spread(name, std, generator):
-    model = ParticleTransformer(ModelConfig(n_layers=3, n_heads=4, d_model=128, d_head=48, d_mlp=300), 50, 60, generator)
+    model = ParticleTransformer(
+        ModelConfig(n_layers=3, n_heads=4, d_model=128, d_head=48, d_mlp=300), 50, 60, generator
+    )
     weights = dict(model.named_parameters())[name].detach()
     error = std / math.sqrt(2 * weights.numel())  # of the standard deviation of normal draws
     assert abs(weights.std().item() - std) < 4 * error

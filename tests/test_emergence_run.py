@@ -112,7 +112,10 @@ def test_two_processes_do_not_write_into_one_run(tmp_path):
     other.start()
     try:
         assert held.wait(60)
-        with pytest.raises(BlockingIOError, match=f"another process is at work in {tmp_path}; wait for it"), run.exclusive():
+        with (
+            pytest.raises(BlockingIOError, match=f"another process is at work in {tmp_path}; wait for it"),
+            run.exclusive(),
+        ):
             pass
     finally:
         release.set()

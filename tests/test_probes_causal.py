@@ -38,11 +38,16 @@ def written_out(model, x, *, cut=None, new_z=None) -> Tensor:
     return x
 
 
+class Dropping(HookedAttention):
+    """In training mode every forward pass would differ."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(super().forward(x), 0.5, self.training)
+
+
 @pytest.fixture
 def model(generator) -> nn.Module:
-    model = initialized(HookedAttention(), generator)
-    model.register_module("drop", nn.Dropout(0.5))
-    return model.train()
+    return initialized(Dropping(), generator).train()
 
 
 @pytest.fixture
@@ -232,6 +237,31 @@ def test_losses_and_batches_of_another_kind_are_refused(model, batch, generator)
         knock(model, (x, broken), EDGES, query_loss=squared_error, **SIZES)
     with pytest.raises(ValueError, match=r"loss is nan for \(scene, query\) \(5, 0\)"):
         ablation(model, (x, broken), "zero", generator)
+
+
+class Fixed(nn.Module):
+    """Hands out its own parameters as scores and z."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores, self.z = nn.Identity(), nn.Identity()
+        self.table = nn.Parameter(torch.zeros(2, 1, 3, 3))
+        self.heads = nn.Parameter(torch.ones(2, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scores(self.table).softmax(-1)[:, 0] @ (self.z(self.heads)[:, :, 0] + x)
+
+
+def test_what_the_model_hands_out_is_not_written_into(generator):
+    model, x = Fixed(), torch.arange(6.0).reshape(2, 3, 1)
+    options: dict[str, Any] = {"query_loss": lambda m, b: m(b)[..., 0], "n_layers": 1, "n_heads": 1}
+    with left_as_found(model):
+        got = edge_knockout(model, x, np.array([[0, 0, 2], [1, 2, 0]]), scores="scores", **options)
+        every = {"all": torch.ones(2, 3, dtype=torch.bool)}
+        ablated = head_ablation(model, x, every, kind="zero", generator=generator, z="z", **options)
+    np.testing.assert_allclose(got.increase, [[[-0.5, 0.5]]])
+    np.testing.assert_array_equal(got.layer_increase, got.increase[:, 0])
+    np.testing.assert_allclose(ablated.increase["all"], [[-1.0]])
 
 
 # head ablation

@@ -65,7 +65,8 @@ def test_without_matching_distances_the_near_would_pass_for_approaching(rng):
 def test_the_interval_agrees_with_a_bootstrap_of_the_boxes(rng):
     """A preference that differs between bins: the weights of the bins are random too, and the error knows it."""
     pattern, distances, approaching, box = world(rng, 1.0, n_boxes=40, n_scenes=1)
-    pattern = pattern * np.where((distances < 0.4) & approaching, 6.0, 1.0)[:, None]
+    distances = distances * rng.uniform(0.3, 2.0, 40)[:, None, None]  # some boxes hold near pairs only
+    pattern = np.where((distances < 0.4) & approaching, 6.0, 1.0)[:, None]
     edges = np.array([0.0, 0.4, 1.0])
     got = approach_preference(pattern, distances, approaching, edges=edges, groups=box)
     draws = []

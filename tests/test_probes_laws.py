@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from probes import fit_law
+from probes import fit_law, law_values
 
 LAWS = ("power_law", "exponential", "stretched_exponential", "logarithmic", "logistic")
 
@@ -309,3 +309,17 @@ def test_bad_input_gets_one_clear_line(change, message, rng):
     with pytest.raises(ValueError, match=message) as error:
         fit_law(rng=rng, **arguments)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("law", [*LAWS, "log_logistic", "finite_time_power_law"])
+def test_law_values_are_those_the_residuals_were_taken_from(law, rng):
+    t = np.geomspace(1, 1000, 40)
+    y = planted(law if law in LAWS else "power_law", t, rng) + 0.02 * rng.standard_normal(40)
+    fit = fit_law(t, y, laws=(law, "exponential") if law != "exponential" else (law,), n_bootstrap=0, rng=rng)
+    residuals = y - law_values(law, t, fit.parameters[law])
+    assert np.sqrt(np.mean(residuals**2)) == pytest.approx(fit.residual_rms[law], rel=1e-6)
+
+
+def test_law_values_refuse_an_unknown_law():
+    with pytest.raises(ValueError, match="law must be one of power_law, .*; got 'cubic'"):
+        law_values("cubic", [1.0], {})

@@ -12,7 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from probes.laws import law_values
+from probes import law_values
 
 from ..curves import Curves
 from ..learning_laws import training_times

@@ -76,7 +76,7 @@ def error_of_sum(influence: np.ndarray, groups: np.ndarray | None) -> np.ndarray
         return np.full(influence.shape[1:], np.nan)
     totals = np.zeros((n_groups, *influence.shape[1:]))
     np.add.at(totals, index, influence)
-    return np.sqrt((totals**2).sum(axis=0) * n_groups / (n_groups - 1))
+    return np.asarray(np.sqrt((totals**2).sum(axis=0) * n_groups / (n_groups - 1)))
 
 
 def binned_sums(

@@ -1,0 +1,174 @@
+"""What our training step costs against a bare PyTorch loop of the same network without hook points.
+
+Both loops start from the same weights and see the same scenes with the same optimizer. First their losses are
+compared; then they take turns, and the ratio of each pair of turns is taken. Goal: median at most 1.05 (issue 2).
+
+    python tests/benchmarks/bench_training_overhead.py [--pairs 5] [--steps 60] [--threads 1] [--device cpu]
+"""
+
+import argparse
+import json
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emergence.config import ModelConfig, StudyConfig, TrainingConfig
+from emergence.data import Batch, Transitions, make_transitions
+from emergence.model import ParticleTransformer
+from emergence.training import _make_step, batch_indices, learning_rate, make_optimizer
+from simulators import HardSpheres, simulate
+
+
+class BareTransformer(nn.Module):
+    """The network written as one would for this single purpose: torch.nn layers, no hook points."""
+
+    def __init__(self, config: ModelConfig, n_features: int, n_outputs: int) -> None:
+        super().__init__()
+        width = config.n_heads * config.d_head
+        self.n_heads = config.n_heads
+        self.embed = nn.Linear(n_features, config.d_model)
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    "ln1": nn.LayerNorm(config.d_model),
+                    "q": nn.Linear(config.d_model, width),
+                    "k": nn.Linear(config.d_model, width),
+                    "v": nn.Linear(config.d_model, width),
+                    "out": nn.Linear(width, config.d_model),
+                    "ln2": nn.LayerNorm(config.d_model),
+                    "up": nn.Linear(config.d_model, config.d_mlp),
+                    "down": nn.Linear(config.d_mlp, config.d_model),
+                }
+            )
+            for _ in range(config.n_layers)
+        )
+        self.ln_final = nn.LayerNorm(config.d_model)
+        self.unembed = nn.Linear(config.d_model, n_outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        n, particles, _ = x.shape
+        for block in self.blocks:
+            h = block["ln1"](x)
+            q, k, v = (block[name](h).view(n, particles, self.n_heads, -1).transpose(1, 2) for name in "qkv")
+            z = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, particles, -1)
+            x = x + block["out"](z)
+            x = x + block["down"](F.gelu(block["up"](block["ln2"](x))))
+        return self.unembed(self.ln_final(x))
+
+    @torch.no_grad()
+    def copy_weights(self, model: ParticleTransformer) -> None:
+        """Take over the weights of ours, in torch.nn's layout."""
+        self.embed.weight.copy_(model.W_E.T), self.embed.bias.copy_(model.b_E)
+        self.unembed.weight.copy_(model.W_U.T), self.unembed.bias.copy_(model.b_U)
+        self.ln_final.load_state_dict(model.ln_final.state_dict())
+        for bare, ours in zip(self.blocks, model.layers, strict=True):
+            for name in "qkv":
+                W, b = getattr(ours.attn, f"W_{name.upper()}"), getattr(ours.attn, f"b_{name.upper()}")
+                bare[name].weight.copy_(W.transpose(1, 2).flatten(0, 1)), bare[name].bias.copy_(b.flatten())
+            bare["out"].weight.copy_(ours.attn.W_O.flatten(0, 1).T), bare["out"].bias.copy_(ours.attn.b_O)
+            bare["up"].weight.copy_(ours.mlp.W_in.T), bare["up"].bias.copy_(ours.mlp.b_in)
+            bare["down"].weight.copy_(ours.mlp.W_out.T), bare["down"].bias.copy_(ours.mlp.b_out)
+            bare["ln1"].load_state_dict(ours.ln1.state_dict()), bare["ln2"].load_state_dict(ours.ln2.state_dict())
+
+
+def bare_loop(model: BareTransformer, data: Transitions, config: TrainingConfig) -> Callable[[int], float]:
+    """The shortest loop that does the same work."""
+    optimizer = make_optimizer(config, model)
+    features, targets = data.batch
+
+    def steps(first: int, n: int) -> float:
+        loss = torch.zeros(())
+        for step in range(first, first + n):
+            index = torch.from_numpy(batch_indices(0, step, len(features), config.batch_size)).to(features.device)
+            optimizer.param_groups[0]["lr"] = learning_rate(config, step - 1)
+            optimizer.zero_grad()
+            loss = F.mse_loss(model(features[index]), targets[index])
+            loss.backward()
+            optimizer.step()
+        return loss.item()
+
+    return steps
+
+
+def our_loop(model: ParticleTransformer, data: Transitions, config: TrainingConfig) -> Callable[[int], float]:
+    """The inside of ``emergence.training.train``."""
+    take_step = _make_step(model, make_optimizer(config, model), data, config)
+
+    def steps(first: int, n: int) -> float:
+        loss = torch.zeros(())
+        for step in range(first, first + n):
+            scenes = batch_indices(0, step, len(data), config.batch_size)
+            loss = take_step(learning_rate(config, step - 1), scenes)
+        return loss.item()
+
+    return steps
+
+
+def seconds(steps: Callable[[int], float], first: int, n: int, device: str) -> float:
+    """CPU time of this process on the CPU (the machine may be shared), wall time on a GPU."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    start = clock()
+    steps(first, n)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return (clock() - start) / n
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=60, help="steps a turn")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    args = parser.parse_args()
+    study = StudyConfig()
+    rng = np.random.default_rng(0)
+    data = make_transitions(
+        simulate(HardSpheres(), n_systems=100, n_frames=51, frame_interval=0.1, rng=rng), device=args.device
+    )
+    torch.set_num_threads(args.threads)  # after numba started its pool, which sets it
+    ours = ParticleTransformer(study.model, 6, 4, torch.Generator().manual_seed(0)).to(args.device)
+    bare = BareTransformer(study.model, 6, 4).to(args.device)
+    bare.copy_weights(ours)
+    config = study.training
+    loops = {"ours": our_loop(ours, data, config), "bare": bare_loop(bare, data, config)}
+
+    losses = {name: loop(1, 20) for name, loop in loops.items()}  # also the warm-up
+    if not math.isclose(losses["ours"], losses["bare"], rel_tol=1e-3):
+        raise SystemExit(f"the two networks differ: {losses}")
+    turns = {"ours": [], "bare": []}
+    for pair in range(args.pairs):
+        order = ("ours", "bare") if pair % 2 == 0 else ("bare", "ours")
+        for name in order:
+            turns[name].append(seconds(loops[name], 21 + pair * args.steps, args.steps, args.device))
+    ratios = [a / b for a, b in zip(turns["ours"], turns["bare"], strict=True)]
+    print(
+        json.dumps(
+            {
+                "ratio": statistics.median(ratios),
+                "spread": [min(ratios), max(ratios)],
+                "ms_per_step": {name: 1e3 * statistics.median(values) for name, values in turns.items()},
+                "n_pairs": args.pairs,
+                "n_steps_a_turn": args.steps,
+                "loss_after_20_steps": losses,
+                "batch_size": config.batch_size,
+                "device": args.device,
+                "n_threads": torch.get_num_threads(),
+                "torch": torch.__version__,
+                "machine": platform.processor() or platform.machine(),
+            },
+            indent=1,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
