@@ -10,6 +10,8 @@ heads = [h for h in summary["heads"] if h["is_contact_head"]]
 assert heads, "no contact head in the standard study"
 assert not any(h["is_contact_head"] for h in summary["controls"]), "a control shows a contact head"
 page = (folder / "report.html").read_text()
-assert "<svg" in page and 'src="http' not in page and 'href="http' not in page
+assert "<svg" in page
+assert 'src="http' not in page
+assert 'href="http' not in page
 seconds = sum(summary["seconds"].values())
 print(f"{len(heads)} contact heads, best precision {max(h['contact_ap'] for h in heads):.2f}, {seconds:.0f} s")

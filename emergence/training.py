@@ -177,7 +177,8 @@ class _MetricsLog:
 
 def _diverged(what: str, step: int) -> FloatingPointError:
     return FloatingPointError(
-        f"the {what} at step {step}: lower the learning rate, or look for NaN in the data; the checkpoints so far are kept"
+        f"the {what} at step {step}: lower the learning rate, or look for NaN in the data; "
+        "the checkpoints so far are kept"
     )
 
 

@@ -55,9 +55,8 @@ assert np.allclose(last.sum(-1), 1, atol=1e-5)
 contacts, boxes = scenes.contacts.numpy(), scenes.scene_system.numpy()
 for label, pattern in (("initialisation", first), ("trained", last)):
     ap = contact_average_precision(pattern, contacts, groups=boxes)
-    print(
-        f"{label:15s} head {layer}.{head}: {ap.value[head]:.3f} ± {ap.standard_error[head]:.3f} (chance {ap.chance:.3f})"
-    )
+    value, error = ap.value[head], ap.standard_error[head]
+    print(f"{label:15s} head {layer}.{head}: {value:.3f} ± {error:.3f} (chance {ap.chance:.3f})")
 null = permutation_null(last, contacts, rng=np.random.default_rng(0), n_permutations=199)
 print(f"shuffled partners: at most {null.null[:, head].max():.3f}, p = {null.p_value[head]:.3f}")
 assert null.p_value[head] < 0.01

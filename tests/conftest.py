@@ -12,12 +12,12 @@ import torch
 torch.set_num_threads(1)
 
 
-@pytest.fixture()
+@pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20261121)
 
 
-@pytest.fixture()
+@pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(20261121)
 
@@ -25,7 +25,8 @@ def generator() -> torch.Generator:
 @pytest.fixture(scope="session")
 def micro_run(tmp_path_factory: pytest.TempPathFactory):
     """A finished micro study, never stopped. Read only: copy it before changing anything."""
-    from emergence import run_study
     from micro_study import micro
+
+    from emergence import run_study
 
     return run_study(micro(), tmp_path_factory.mktemp("micro") / "run")

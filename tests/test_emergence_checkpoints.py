@@ -17,7 +17,7 @@ from emergence.config import ModelConfig
 from emergence.model import make_model
 
 
-@pytest.fixture()
+@pytest.fixture
 def saved(tmp_path) -> Checkpoints:
     checkpoints = checkpoints_in(tmp_path / "checkpoints")
     for step in (0, 1, 12):

@@ -17,7 +17,7 @@ from emergence.cli import main, parse_run
 from emergence.config import SGD, AdamW
 
 
-@pytest.fixture()
+@pytest.fixture
 def fails(capsys):
     """Run a command that must fail as it should; returns its line and its code."""
 
@@ -34,13 +34,13 @@ def fails(capsys):
     return run
 
 
-@pytest.fixture()
+@pytest.fixture
 def toml(tmp_path) -> Path:
     (tmp_path / "micro.toml").write_text(TOML)
     return tmp_path / "micro.toml"
 
 
-@pytest.fixture()
+@pytest.fixture
 def copy(micro_run, tmp_path) -> Path:
     """A copy of a finished run, to be spoilt."""
     return Path(shutil.copytree(micro_run.folder, tmp_path / "copy"))
@@ -99,7 +99,9 @@ def test_defaults_are_the_standard_preset():
 
 
 def test_flags_change_fields_of_the_preset():
-    parsed = parse_run("--preset quick --seed 7 --training.n-steps 9 --no-ghost-control --out here".split())
+    parsed = parse_run(
+        ["--preset", "quick", "--seed", "7", "--training.n-steps", "9", "--no-ghost-control", "--out", "here"]
+    )
     expected = preset("quick")
     assert parsed.study.seeds == (7,)
     assert parsed.study.training.n_steps == 9
@@ -253,7 +255,7 @@ def test_a_checkpoint_of_another_model(fails, copy):
     assert "belongs to another model: W_E has shape (6, 16), the model (6, 32)" in line
 
 
-@pytest.fixture()
+@pytest.fixture
 def no_pictures(monkeypatch):
     """Leave out the page, which takes longer to draw than the rest of a micro study to run."""
     monkeypatch.setattr("emergence.report.write_report", lambda run, summary: None)
@@ -316,7 +318,7 @@ def test_a_full_disk_midway_keeps_what_is_done(fails, micro_run, toml, tmp_path,
     }
 
 
-@pytest.fixture()
+@pytest.fixture
 def small_disk(tmp_path):
     """A file system of a given size in kB, which can be made larger."""
     folder = tmp_path / "disk"

@@ -22,7 +22,7 @@ CONTACT_HEAD = {
 
 def test_a_head_like_that_of_the_trial_is_a_contact_head():
     assert CRITERIA.met_by(CONTACT_HEAD)
-    assert CRITERIA == ContactHeadCriteria(0.75, 1.8, 0.01, 0.30, 10.0)
+    assert ContactHeadCriteria(0.75, 1.8, 0.01, 0.30, 10.0) == CRITERIA
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def table(rows: list[dict]) -> pd.DataFrame:
     return frame.astype({"layer": "Int64", "head": "Int64"})
 
 
-@pytest.fixture()
+@pytest.fixture
 def curves() -> Curves:
     rows = [{"quantity": "loss_all", "step": step, "value": 10.0 - step} for step in (3, 0, 1)]
     rows += [

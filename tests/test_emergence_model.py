@@ -12,7 +12,7 @@ CONFIG = ModelConfig(n_layers=2, n_heads=4, d_model=32, d_head=8, d_mlp=64)
 PATTERNS = [f"blocks.{layer}.attn.hook_pattern" for layer in range(CONFIG.n_layers)]
 
 
-@pytest.fixture()
+@pytest.fixture
 def model(generator: torch.Generator) -> ParticleTransformer:
     model = ParticleTransformer(CONFIG, 6, 4, generator)
     with torch.no_grad():
@@ -21,7 +21,7 @@ def model(generator: torch.Generator) -> ParticleTransformer:
     return model
 
 
-@pytest.fixture()
+@pytest.fixture
 def features(generator: torch.Generator) -> Tensor:
     return torch.randn(5, 7, 6, generator=generator)
 

@@ -149,7 +149,7 @@ def test_the_report_needs_no_network(micro_run):
     assert "fetch(" not in page
 
 
-@pytest.fixture()
+@pytest.fixture
 def no_pictures(monkeypatch):
     """Leave out the page, which takes longer to draw than the rest of a micro study to run."""
     monkeypatch.setattr("emergence.report.write_report", lambda run, summary: None)

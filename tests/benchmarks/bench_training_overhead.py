@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emergence.config import ModelConfig, StudyConfig, TrainingConfig
-from emergence.data import Batch, Transitions, make_transitions
+from emergence.data import Transitions, make_transitions
 from emergence.model import ParticleTransformer
 from emergence.training import _make_step, batch_indices, learning_rate, make_optimizer
 from simulators import HardSpheres, simulate
