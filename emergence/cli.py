@@ -222,11 +222,10 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():
         there = base.get(key)
-        same = isinstance(value, dict) and isinstance(there, dict)
-        if same and value.get("kind", there.get("kind")) == there.get("kind"):
-            merged[key] = _merged(there, value)
-        else:
-            merged[key] = value
+        merged[key] = value
+        if isinstance(value, dict) and isinstance(there, dict):
+            kind = there.get("kind")
+            merged[key] = _merged(there, value) if value.get("kind", kind) == kind else value
     return merged
 
 

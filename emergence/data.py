@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -150,7 +151,7 @@ def _free_flight(system: HardSpheres, velocities: np.ndarray, interval: float) -
 
 def prediction_loss(model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
     """Mean squared error of the normalised change of state, over scenes, particles and outputs."""
-    return (model(batch.features) - batch.targets).square().mean()
+    return F.mse_loss(model(batch.features), batch.targets)
 
 
 def loss_per_particle(model: nn.Module, batch: Batch) -> Float[Tensor, "scene particle"]:

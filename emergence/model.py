@@ -38,23 +38,17 @@ class Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         """Mix information between particles."""
-        q, k, v = self._project(x)
-        q, k, v = self.hook_q(q), self.hook_k(k), self.hook_v(v)
+        q, k, v = (
+            hook(_project(x, W, b))
+            for hook, W, b in (
+                (self.hook_q, self.W_Q, self.b_Q),
+                (self.hook_k, self.W_K, self.b_K),
+                (self.hook_v, self.W_V, self.b_V),
+            )
+        )
         z = self._explicit(q, k, v) if self._pattern_needed() else self._fused(q, k, v)
         z = rearrange(self.hook_z(z), "batch pos head d_head -> batch pos (head d_head)")
         return F.linear(z, rearrange(self.W_O, "head d_head d_model -> d_model (head d_head)"), self.b_O)
-
-    def _project(self, x: Tensor) -> tuple[Float[Tensor, "batch pos head d_head"], ...]:
-        """Queries, keys and values of all heads by one matrix product."""
-        W = torch.stack((self.W_Q, self.W_K, self.W_V))
-        b = torch.stack((self.b_Q, self.b_K, self.b_V))
-        flat = F.linear(
-            x,
-            rearrange(W, "kind head d_model d_head -> (kind head d_head) d_model"),
-            rearrange(b, "kind head d_head -> (kind head d_head)"),
-        )
-        each = rearrange(flat, "batch pos (kind head d_head) -> kind batch pos head d_head", kind=3, head=W.shape[1])
-        return each.unbind()
 
     def _pattern_needed(self) -> bool:
         hooks = (self.hook_attn_scores, self.hook_pattern)
@@ -69,6 +63,13 @@ class Attention(nn.Module):
         q, k, v = (rearrange(t, "batch pos head d -> batch head pos d") for t in (q, k, v))
         z = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
         return rearrange(z, "batch head pos d -> batch pos head d")
+
+
+def _project(x: Tensor, W: Tensor, b: Tensor) -> Float[Tensor, "batch pos head d_head"]:
+    """One matrix product for all heads of a kind."""
+    W_all = rearrange(W, "head d_model d_head -> d_model (head d_head)")  # copied in runs of d_head, not one by one
+    flat = F.linear(x, W_all.T, rearrange(b, "head d_head -> (head d_head)"))
+    return rearrange(flat, "batch pos (head d_head) -> batch pos head d_head", head=W.shape[0])
 
 
 class MLP(nn.Module):

@@ -139,9 +139,9 @@ def _make_step(
         batch = Batch(*(t.index_select(0, index) for t in data.batch))
         for group in optimizer.param_groups:
             group["lr"] = rate
+        optimizer.zero_grad()
         with precision:
             loss = loss_fn(model, batch)
-        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         return loss.detach()

@@ -82,7 +82,7 @@ def micro(**changes: Any) -> StudyConfig:
 
 def few_transitions(n_systems: int = 6, n_frames: int = 8, **system: Any) -> Transitions:
     run = simulate(
-        HardSpheres(**({"n_particles": 5} | system)),
+        HardSpheres(**{"n_particles": 5, **system}),
         n_systems=n_systems,
         n_frames=n_frames,
         frame_interval=0.1,

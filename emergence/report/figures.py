@@ -27,8 +27,9 @@ def draw_figures(run: Run, summary: dict[str, Any], folder: Path) -> list[str]:
     curves = Curves(run.measurements, "discs", seed)
     heads = [h for h in summary["heads"] if h["seed"] == seed]
     best = max(heads, key=lambda h: h["contact_ap"])
+    strongest = max(heads, key=lambda h: (h["is_contact_head"], h["edge_knockout_partner"] or 0))
     drawings: dict[str, Callable[[], Figure]] = {
-        "scenes": lambda: draw_scenes(run, curves, best),
+        "scenes": lambda: draw_scenes(run, curves, strongest),
         "loss": lambda: loss_figure(curves),
         "heads": lambda: heads_figure(run, curves, heads),
         "attention": lambda: attention_figure(curves, best),
@@ -200,7 +201,7 @@ def _llc_panel(ax: Axes, curves: Curves, colors: dict[tuple[int, int], Any]) -> 
         style: dict[str, Any] = {"color": color, "marker": ".", "linewidth": 1, "capsize": 2}
         right.errorbar(steps, values, 1.96 * errors, label=f"head {layer}.{head}", **style)
     right.set_ylabel("LLC of one head")
-    right.legend(loc="center left", bbox_to_anchor=(1.12, 0.5))
+    right.legend(loc="center left", bbox_to_anchor=(1.2, 0.5))
 
 
 def _curvature_panel(ax: Axes, rows: list[dict[str, Any]]) -> None:
@@ -220,7 +221,7 @@ def _curvature_panel(ax: Axes, rows: list[dict[str, Any]]) -> None:
     right.errorbar(steps, shares, np.abs(ends.T - shares), color=GRAY, marker="^", label=label, **style)
     right.set_ylabel("near-null share")
     handles, names = (a + b for a, b in zip(*(axis.get_legend_handles_labels() for axis in (ax, right)), strict=True))
-    ax.legend(handles, names, loc="center left", bbox_to_anchor=(1.12, 0.5))
+    ax.legend(handles, names, loc="center left", bbox_to_anchor=(1.2, 0.5))
 
 
 def laws_figure(run: Run, curves: Curves, laws: list[dict[str, Any]]) -> Figure:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from ..curves import Curves
+from ..data import Transitions
 from ..measuring import attention_patterns
 from ..run import Run
 from .style import CONTACT, FREE
@@ -22,8 +23,8 @@ LEAST_ATTENTION = 0.05
 def draw_scenes(run: Run, curves: Curves, head: dict[str, Any], n_checkpoints: int = 4) -> Figure:
     """The same scene at several checkpoints: a head turning from everywhere to the coming collisions."""
     _, data = run.transitions("discs")
-    scene = _telling_scene(data.contacts.cpu().numpy())
     checkpoints = run.checkpoints(run.config.seeds[0])
+    scene = _typical_scene(data, checkpoints.load(int(curves.steps[-1])), head)
     steps = _telling_steps(curves, head, n_checkpoints)
     figure = Figure(figsize=(3.1 * len(steps), 3.7))
     for ax, step in zip(figure.subplots(1, len(steps)), steps, strict=True):
@@ -83,11 +84,15 @@ def draw_scene(
         spine.set_visible(True)
 
 
-def _telling_scene(contacts: np.ndarray) -> int:
-    """The first scene with exactly two separate collisions and particles to spare."""
-    degrees = contacts.sum(axis=-1)
-    good = ((degrees <= 1).all(axis=-1)) & (degrees.sum(axis=-1) == 4)
-    return int(np.argmax(good)) if good.any() else int(degrees.sum(axis=-1).argmax())
+def _typical_scene(data: Transitions, model: Any, head: dict[str, Any]) -> int:
+    """Of the scenes with two separate collisions, the one whose partners get the median attention: not the best one."""
+    degrees = data.contacts.sum(dim=-1)
+    fit = ((degrees <= 1).all(dim=-1) & (degrees.sum(dim=-1) == 4)).nonzero().flatten()[:200]
+    if len(fit) == 0:
+        return int(degrees.sum(dim=-1).argmax())
+    pattern = attention_patterns(model, data, fit)[head["layer"]][:, head["head"]]
+    attention = (pattern * data.contacts[fit].cpu().numpy()).sum(axis=(1, 2))
+    return int(fit[np.argsort(attention)[len(fit) // 2]])
 
 
 def _telling_steps(curves: Curves, head: dict[str, Any], n: int) -> list[int]:
