@@ -18,6 +18,7 @@ from ..run import Run
 from .style import CONTACT, FREE
 
 LEAST_ATTENTION = 0.05
+"""Weakest line drawn, relative to the strongest."""
 
 
 def draw_scenes(run: Run, curves: Curves, head: dict[str, Any], n_checkpoints: int = 4) -> Figure:
@@ -56,7 +57,8 @@ def draw_scene(
 ) -> None:
     """Discs, where they would fly within the interval, and attention; planar systems and projections of spatial ones.
 
-    Line width and opacity grow with the attention of the query; orange lines join pairs that will collide.
+    Line width and opacity grow with attention, relative to the strongest edge of the scene; orange lines join pairs
+    that will collide.
     """
     x, flight = positions[:, :2], flights[:, :2]
     colliding = contacts.any(axis=1)
@@ -67,8 +69,10 @@ def draw_scene(
     ax.quiver(
         *x.T, *flight.T, angles="xy", scale_units="xy", scale=1, width=0.006, color="#374151", zorder=3, headwidth=4
     )
-    query, key = np.nonzero((pattern > LEAST_ATTENTION) & ~np.eye(len(x), dtype=bool))
-    weight = pattern[query, key]
+    weights = np.where(np.eye(len(x), dtype=bool), 0.0, pattern)
+    weights = weights / weights.max()  # attention kept for oneself can leave little to see
+    query, key = np.nonzero(weights > LEAST_ATTENTION)
+    weight = weights[query, key]
     colors = np.array(
         [[*_rgb(CONTACT if contacts[q, k] else FREE), w] for q, k, w in zip(query, key, weight, strict=True)]
     )
