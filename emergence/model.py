@@ -48,7 +48,7 @@ class Attention(nn.Module):
         )
         z = self._explicit(q, k, v) if self._pattern_needed() else self._fused(q, k, v)
         z = rearrange(self.hook_z(z), "batch pos head d_head -> batch pos (head d_head)")
-        return F.linear(z, rearrange(self.W_O, "head d_head d_model -> d_model (head d_head)"), self.b_O)
+        return F.linear(z, self.W_O.flatten(0, 1).T, self.b_O)
 
     def _pattern_needed(self) -> bool:
         hooks = (self.hook_attn_scores, self.hook_pattern)
@@ -60,15 +60,14 @@ class Attention(nn.Module):
         return einsum(pattern, v, "batch head query key, batch key head d -> batch query head d")
 
     def _fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (rearrange(t, "batch pos head d -> batch head pos d") for t in (q, k, v))
-        z = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
-        return rearrange(z, "batch head pos d -> batch pos head d")
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # batch head pos d
+        return F.scaled_dot_product_attention(q, k, v, scale=self.scale).transpose(1, 2)  # batch pos head d
 
 
 def _project(x: Tensor, W: Tensor, b: Tensor) -> Float[Tensor, "batch pos head d_head"]:
     """One matrix product for all heads of a kind."""
     W_all = rearrange(W, "head d_model d_head -> d_model (head d_head)")  # copied in runs of d_head, not one by one
-    flat = F.linear(x, W_all.T, rearrange(b, "head d_head -> (head d_head)"))
+    flat = F.linear(x, W_all.T, b.flatten())
     return rearrange(flat, "batch pos (head d_head) -> batch pos head d_head", head=W.shape[0])
 
 

@@ -232,7 +232,8 @@ def test_nan_in_a_trajectory(fails, copy):
     before["trajectories/discs/evaluation/manifest.json"] = file_sha256(folder / "manifest.json")
     after = contents(copy)
     for name in ("timings.json",):
-        before.pop(name), after.pop(name)
+        before.pop(name)
+        after.pop(name)
     assert after == before
 
 

@@ -150,7 +150,7 @@ def test_planted_contact_head_is_found_with_its_onset(micro_run):
         def checkpoints(self, seed, arm="discs"):
             return self._Series()
 
-    summary = summarize(Planted(), {})
+    summary = summarize(Planted(), {})  # type: ignore[arg-type]
     found, other = summary["heads"]
     assert found["is_contact_head"]
     assert not other["is_contact_head"]
