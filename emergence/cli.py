@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import errno
 import io
+import os
 import re
 import sys
 import tomllib
@@ -66,6 +67,8 @@ emergence COMMAND --help lists every option. A stopped command goes on where it 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    # Before torch loads: threads that wait by spinning make two of them ten times slower than one on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP, end="")

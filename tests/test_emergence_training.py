@@ -1,6 +1,9 @@
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,13 +191,30 @@ def test_bfloat16_trains_float32_weights(tmp_path, data):
     assert not torch.equal(model.W_U, whole.W_U)  # the forward pass was in another precision
 
 
+COMPILED = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from micro_study import checkpoints_in, few_transitions, fresh_model, short_training
+from emergence.training import train
+data, config = few_transitions(n_systems=10), short_training(n_steps=10, n_checkpoints=2)
+models = [
+    train(fresh_model(), data, replace(config, compile=compile), seed=0, checkpoints=checkpoints_in(Path(str(compile))))
+    for compile in (False, True)
+]
+parameters = zip(*(model.named_parameters() for model in models))
+print(max((p - q).abs().max().item() for (name, p), (_, q) in parameters if not name.endswith("b_K")))
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default")  # the compiler's own
-def test_the_compiled_step_trains_alike(tmp_path, data):
-    config = short_training(n_steps=10, n_checkpoints=2)
-    compiled = run(tmp_path / "compiled", data, replace(config, compile=True))
-    for p, q in zip(compiled.parameters(), run(tmp_path / "eager", data, config).parameters(), strict=True):
-        torch.testing.assert_close(p, q, rtol=0, atol=1e-4)
+def test_the_compiled_step_trains_alike(tmp_path):
+    """In a process of its own: the compiler cannot look through the type checks of a test run."""
+    command = [sys.executable, "-c", COMPILED, str(Path(__file__).parent)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 0 < float(done.stdout.splitlines()[-1]) < 1e-4  # other kernels, so other rounding
 
 
 def test_the_learning_rate_rises_linearly_then_stays():
@@ -216,7 +236,7 @@ def test_training_time_is_the_sum_of_learning_rates(optimizer, n_warmup_steps):
 def test_batches_are_a_function_of_seed_and_step():
     a = batch_indices(3, 5, 1000, 64)
     assert np.array_equal(a, batch_indices(3, 5, 1000, 64))
-    assert not np.array_equal(a, batch_indices(3, 6, 1000, 64))
+    assert len({tuple(batch_indices(3, step, 1000, 64)) for step in range(20)}) == 20
     assert not np.array_equal(a, batch_indices(4, 5, 1000, 64))
     many = np.concatenate([batch_indices(0, step, 10, 100) for step in range(200)])
     counts = np.bincount(many, minlength=10)
