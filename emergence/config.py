@@ -216,7 +216,7 @@ class StudyConfig:
         preset: the preset this began from.
         seeds: training runs; the first seed also draws the boxes, which all runs share.
         device: where tensors live; auto takes CUDA if there is one.
-        n_threads: CPU threads to simulate and train with; 0 takes all cores. Probes take one, which is fastest.
+        n_threads: CPU threads to simulate and train with; 0 takes all cores. Probes take one.
         ghost_control: also train the first seed on discs that pass through each other.
     """
 

@@ -49,7 +49,7 @@ def run_stage(run: Run, stage: str, *, progress: Progress | None = None) -> None
     from .devices import threads
 
     work = {"simulate": simulate_stage, "train": train_stage, "probe": probe_stage, "report": report_stage}[stage]
-    # Probes are thousands of small operations, which a second thread only slows down.
+    # Probes are thousands of small operations, too small to share between threads.
     n_threads = 1 if stage == "probe" else run.config.n_threads
     with run.exclusive(), threads(n_threads), _timed(run, stage):
         work(run, progress or Silent())
