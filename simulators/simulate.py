@@ -1,18 +1,21 @@
 """The one call that runs a system: from a specification to trajectories."""
 
 import math
+from importlib import import_module
 
 import numpy as np
 
-from .state import ParticleState, Trajectories
-from .systems import HardSpheres
+from .state import Motion, ParticleState, Trajectories
+from .systems import System
 
-_ENGINES = ("auto", "event_driven")
+_ENGINES = {  # each module has run(system, start, *, n_frames, frame_interval) -> Motion
+    "event_driven": "event_driven",
+}
 _DEVICES = ("cpu",)
 
 
 def simulate(
-    system: HardSpheres,
+    system: System,
     *,
     n_systems: int,
     n_frames: int,
@@ -60,7 +63,8 @@ def simulate(
         >>> run.positions.shape
         (2, 3, 10, 2)
     """
-    _check_arguments(n_systems, n_frames, frame_interval, engine, device)
+    _check_arguments(n_systems, n_frames, frame_interval, device)
+    name = _choose_engine(system, engine)
     seed = None if initial is not None else _seed_of(rng)
     if initial is None:
         initial = system.draw_state(n_systems, rng=rng)
@@ -68,24 +72,36 @@ def simulate(
         raise ValueError(f"initial must hold n_systems={n_systems} systems, got {initial.positions.shape[0]}")
     else:
         system.check_state(initial)
-    from .engines import event_driven  # here: numba takes a third of a second to import
-
-    (positions, velocities), collisions = event_driven.run(
-        system, initial, n_frames=n_frames, frame_interval=float(frame_interval)
-    )
+    # here: numba takes a third of a second to import
+    module = import_module(f"simulators.engines.{_ENGINES[name]}")
+    motion: Motion = module.run(system, initial, n_frames=n_frames, frame_interval=float(frame_interval))
     return Trajectories(
-        positions=positions,
-        velocities=velocities,
+        positions=motion.positions,
+        velocities=motion.velocities,
         radii=initial.radii.copy(),
         masses=initial.masses.copy(),
         frame_interval=float(frame_interval),
         system=system,
         seed=seed,
-        collisions=collisions,
+        collisions=motion.collisions,
+        engine=name,
+        charges=None if initial.charges is None else initial.charges.copy(),
+        edges=None if initial.edges is None else initial.edges.copy(),
+        angular_velocities=motion.angular_velocities,
     )
 
 
-def _check_arguments(n_systems: int, n_frames: int, frame_interval: float, engine: str, device: str) -> None:
+def _choose_engine(system: System, engine: str) -> str:
+    """Return the engine that runs, by name."""
+    if engine == "auto":
+        return system.preferred_engine
+    if engine not in system.engines:
+        choices = ", ".join(("auto", *system.engines))
+        raise ValueError(f"engine must be one of {choices} for {type(system).__name__}, got {engine!r}")
+    return engine
+
+
+def _check_arguments(n_systems: int, n_frames: int, frame_interval: float, device: str) -> None:
     """Refuse arguments out of range."""
     if n_systems < 1:
         raise ValueError(f"n_systems must be at least 1, got {n_systems}")
@@ -93,8 +109,6 @@ def _check_arguments(n_systems: int, n_frames: int, frame_interval: float, engin
         raise ValueError(f"n_frames must be at least 2 (the start and one more), got {n_frames}")
     if not 0 < frame_interval < math.inf:
         raise ValueError(f"frame_interval must be positive and finite, got {frame_interval}")
-    if engine not in _ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(_ENGINES)}, got {engine!r}")
     if device not in _DEVICES:
         raise ValueError(f"device must be cpu (no other engine is built yet), got {device!r}")
 

@@ -4,8 +4,8 @@ The records check shapes and types themselves, in every run and with the place o
 arrays to the type checker.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
@@ -39,6 +39,20 @@ def _check_positive(name: str, array: np.ndarray) -> None:
         raise ValueError(f"{name} must be positive; system {system}, particle {particle} has {array[system, particle]}")
 
 
+def _check_particles(record: Any, sizes: dict[str, int]) -> None:
+    """Check what does not change with time: radii, masses, charges, edges."""
+    for name in ("radii", "masses"):
+        _check_floats(name, getattr(record, name), "system particle", sizes)
+        _check_positive(name, getattr(record, name))
+    if record.charges is not None:
+        _check_floats("charges", record.charges, "system particle", sizes)
+    if record.edges is not None:
+        sizes["partner"] = sizes["particle"]
+        _check_floats("edges", record.edges, "system particle partner", sizes)
+        if not np.array_equal(record.edges, record.edges.swapaxes(1, 2)):
+            raise ValueError("edges must be symmetric: edges[s, i, j] == edges[s, j, i]")
+
+
 @dataclass(frozen=True, eq=False)
 class ParticleState:
     """One instant of many systems: where every particle is and how it moves.
@@ -48,24 +62,34 @@ class ParticleState:
         velocities: length a time unit, (system, particle, dim).
         radii: positive lengths, (system, particle).
         masses: positive, (system, particle).
+        charges: of charged particles, (system, particle); None where there are none.
+        edges: stiffness of the spring between two particles, 0 for no spring, symmetric,
+            (system, particle, particle); None where there are none.
+        angular_velocities: of discs that turn, radians a time unit, (system, particle, 1) in two dimensions and
+            (system, particle, 3) in three; None without friction.
 
     Raises:
         TypeError: an array is not float64.
-        ValueError: shapes that disagree, an empty axis, an entry that is not finite, a radius or mass not above 0.
+        ValueError: shapes that disagree, an empty axis, an entry that is not finite, a radius or mass not above 0,
+            edges that are not symmetric.
     """
 
     positions: np.ndarray
     velocities: np.ndarray
     radii: np.ndarray
     masses: np.ndarray
+    charges: np.ndarray | None = None
+    edges: np.ndarray | None = None
+    angular_velocities: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         sizes: dict[str, int] = {}
         _check_floats("positions", self.positions, "system particle dim", sizes)
         _check_floats("velocities", self.velocities, "system particle dim", sizes)
-        for name in ("radii", "masses"):
-            _check_floats(name, getattr(self, name), "system particle", sizes)
-            _check_positive(name, getattr(self, name))
+        _check_particles(self, sizes)
+        if self.angular_velocities is not None:
+            sizes["spin"] = 1 if sizes["dim"] == 2 else 3
+            _check_floats("angular_velocities", self.angular_velocities, "system particle spin", sizes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +101,19 @@ class CollisionLog:
     Walls have ``j < 0``: ``-(2 * axis + 1)`` at coordinate 0 and ``-(2 * axis + 2)`` at the far side, hence
     -1 left, -2 right, -3 floor, -4 ceiling.
 
+    Engines that step through time log contacts: ``time`` is when the pair began to overlap, and ``impulse * normal`` is
+    the whole momentum that i gained until they parted, so that sums over the log balance momentum for every engine.
+
     Attributes:
         system: which system, (event,).
-        time: simulation time of the collision, (event,).
+        time: simulation time of the collision, or of the begin of a contact, (event,).
         i: the particle, (event,).
         j: its partner, or a wall, (event,).
         impulse: momentum exchanged; for ghost discs, what they would have exchanged, (event,).
         normal: unit vector from j to i, (event, dim).
         forced: True where the rule against inelastic collapse changed the outcome (see ``HardSpheres``), (event,).
+        duration: how long a contact lasted, up to the last frame if it still did, (event,); None for hard bodies.
+        overlap: deepest overlap of a contact, a length, (event,); None for hard bodies.
 
     Raises:
         TypeError: a column of the wrong dtype.
@@ -98,10 +127,15 @@ class CollisionLog:
     impulse: np.ndarray
     normal: np.ndarray
     forced: np.ndarray
+    duration: np.ndarray | None = None
+    overlap: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         sizes: dict[str, int] = {}
         _check_floats("time", self.time, "event", sizes)
+        for name in ("duration", "overlap"):
+            if getattr(self, name) is not None:
+                _check_floats(name, getattr(self, name), "event", sizes)
         _check_floats("impulse", self.impulse, "event", sizes)
         _check_floats("normal", self.normal, "event dim", sizes)
         for name, dtype in (("system", np.int32), ("i", np.int32), ("j", np.int32), ("forced", np.bool_)):
@@ -126,8 +160,17 @@ class CollisionLog:
     def of_system(self, system: int) -> "CollisionLog":
         """Return the events of one system, as views."""
         rows = slice(*np.searchsorted(self.system, (system, system + 1)))
-        columns = (self.system, self.time, self.i, self.j, self.impulse, self.normal, self.forced)
-        return CollisionLog(*(column[rows] for column in columns))
+        columns: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return CollisionLog(**{name: None if column is None else column[rows] for name, column in columns.items()})
+
+
+class Motion(NamedTuple):
+    """What an engine returns: frames as in ``Trajectories``, and the log."""
+
+    positions: np.ndarray
+    velocities: np.ndarray
+    collisions: CollisionLog
+    angular_velocities: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +189,9 @@ class Trajectories:
         system: the specification that was simulated, a frozen dataclass such as ``HardSpheres``.
         seed: the integer whose ``numpy.random.default_rng(seed)`` alone reproduces the run, None where there is none.
         collisions: the log.
+        engine: which engine ran, see ``simulate``; ``"imported"`` for trajectories from elsewhere.
+        charges, edges: as in ``ParticleState``.
+        angular_velocities: (system, frame, particle, 1 or 3), None without friction.
 
     Raises:
         TypeError: an array is not float64.
@@ -161,14 +207,19 @@ class Trajectories:
     system: Any
     seed: int | None
     collisions: CollisionLog
+    engine: str = "event_driven"
+    charges: np.ndarray | None = None
+    edges: np.ndarray | None = None
+    angular_velocities: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         sizes: dict[str, int] = {}
         _check_floats("positions", self.positions, "system frame particle dim", sizes)
         _check_floats("velocities", self.velocities, "system frame particle dim", sizes)
-        for name in ("radii", "masses"):
-            _check_floats(name, getattr(self, name), "system particle", sizes)
-            _check_positive(name, getattr(self, name))
+        _check_particles(self, sizes)
+        if self.angular_velocities is not None:
+            sizes["spin"] = 1 if sizes["dim"] == 2 else 3
+            _check_floats("angular_velocities", self.angular_velocities, "system frame particle spin", sizes)
         if not 0 < self.frame_interval < np.inf:
             raise ValueError(f"frame_interval must be positive and finite, got {self.frame_interval}")
         self._check_collisions(sizes)
@@ -197,4 +248,13 @@ class Trajectories:
 
     def state(self, frame: int) -> ParticleState:
         """Return one frame as a state to start from again: views, no copy."""
-        return ParticleState(self.positions[:, frame], self.velocities[:, frame], self.radii, self.masses)
+        turning = None if self.angular_velocities is None else self.angular_velocities[:, frame]
+        return ParticleState(
+            self.positions[:, frame],
+            self.velocities[:, frame],
+            self.radii,
+            self.masses,
+            self.charges,
+            self.edges,
+            turning,
+        )

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from .state import CollisionLog, Trajectories
-from .systems import HardSpheres
+from .systems import SYSTEMS
 
 _SCHEMA = 1
 _MANIFEST = "manifest.json"
-_SYSTEMS = {"HardSpheres": HardSpheres}
 _EVENT_COLUMNS = ("system", "time", "i", "j", "impulse", "normal", "forced")
 
 
@@ -103,7 +102,7 @@ def _system(specification: Mapping[str, Any]) -> Any:
     fields: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in specification.items()
     }
-    return _SYSTEMS[fields.pop("class")](**fields)
+    return SYSTEMS[fields.pop("class")](**fields)
 
 
 def _arrays(run: Trajectories) -> dict[str, np.ndarray]:

@@ -77,7 +77,7 @@ def test_missing_keys_take_their_defaults():
         ),
         ({"preset": "fast"}, "here: preset: fast not in"),
         ({"training": {"n_steps": 0}}, "here: training.n_steps must be at least 1, got 0$"),
-        ({"data": {"system": {"radius": -1}}}, "here: data.system: radius must be positive, got -1.0"),
+        ({"data": {"system": {"radius": -1}}}, "here: data.system: radius must be positive and finite, got -1.0"),
     ],
 )
 def test_a_bad_table_is_refused_in_one_line(data, problem):

@@ -61,8 +61,8 @@ def test_number_of_threads_changes_no_bit():
 def test_full_log_buffers_pause_and_change_no_bit(interacting):
     system = HardSpheres(interacting=interacting)
     start = system.draw_state(7, rng=RNG(3))
-    (wide, _), wide_log = event_driven.run(system, start, n_frames=5, frame_interval=0.7)
-    (tight, _), tight_log = event_driven.run(system, start, n_frames=5, frame_interval=0.7, rows_at_once=1)
+    wide, _, wide_log, _ = event_driven.run(system, start, n_frames=5, frame_interval=0.7)
+    tight, _, tight_log, _ = event_driven.run(system, start, n_frames=5, frame_interval=0.7, rows_at_once=1)
     assert len(wide_log) > 300
     assert wide.tobytes() == tight.tobytes()
     for name in COLUMNS:

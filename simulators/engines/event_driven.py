@@ -1,17 +1,14 @@
 """Exact event-driven dynamics of hard discs and spheres: the host side of ``event_kernel``."""
 
 import numpy as np
-from jaxtyping import Float64
 
 from simulators.engines.event_kernel import DONE, FRESH, NEVER, STUCK, Discs, Law, Rows, run_systems
-from simulators.state import CollisionLog, ParticleState
+from simulators.state import CollisionLog, Motion, ParticleState
 from simulators.systems import HardSpheres
 
 _SYSTEMS_AT_ONCE = 16_384  # bounds the working memory: 40 MB with ten discs
 _ROWS_AT_ONCE = 1 << 20  # log rows buffered a round, shared by the systems: 45 MB
 _MOST_FORCED = 10_000_000  # some ten seconds of discs at rest; beyond lies a collapse its owner has not noticed
-
-Frames = tuple[Float64[np.ndarray, "system frame particle dim"], Float64[np.ndarray, "system frame particle dim"]]
 
 
 def run(
@@ -21,7 +18,7 @@ def run(
     n_frames: int,
     frame_interval: float,
     rows_at_once: int = _ROWS_AT_ONCE,
-) -> tuple[Frames, CollisionLog]:
+) -> Motion:
     """Follow every system from its start state to its last frame.
 
     Args:
@@ -33,7 +30,7 @@ def run(
             same bits after the buffer was emptied, so the number changes no result.
 
     Returns:
-        Positions and velocities of all frames, and the log.
+        All frames and the log.
 
     Raises:
         ValueError: time stands still in a system (more than 1000 collisions a disc within 1e-9 of a frame
@@ -71,7 +68,7 @@ def run(
             n_forced += int(parts[-1][-1].sum())
             if n_forced > _MOST_FORCED:
                 _refuse_pile(n_forced, system)
-    return (positions, velocities), _gather(parts)
+    return Motion(positions, velocities, _gather(parts))
 
 
 def _at_rest_in_time(start: ParticleState, block: slice, *, interacting: bool) -> Discs:

@@ -1,13 +1,16 @@
-"""The physical systems: one frozen dataclass each, validated on construction."""
+"""Hard discs and spheres: free flight and instantaneous collisions."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
+from jaxtyping import Float64
 
-from .placement import place_without_overlap
-from .state import ParticleState
+from simulators.placement import place_without_overlap
+from simulators.state import ParticleState
+
+from .system import require, require_box, require_shape, take_numbers, volume
 
 _ROUNDING = 1e-9  # share of a diameter by which a given state may overlap: rounding in a frame used as a start
 
@@ -67,36 +70,29 @@ class HardSpheres:
     interacting: bool = True
     contact_time: float = 1e-4
 
-    def __post_init__(self) -> None:
-        for name in ("radius", "radius_spread", "density", "restitution", "velocity_scale", "contact_time"):
-            object.__setattr__(self, name, float(getattr(self, name)))  # an int is welcome
-        for name in ("gravity", "box"):
-            object.__setattr__(self, name, tuple(float(entry) for entry in getattr(self, name)))
-        self._check_ranges()
-        if self.boundary != "walls":
-            raise ValueError(f"boundary must be 'walls' (the only one built so far), got {self.boundary!r}")
-        self._check_room()
+    engines: ClassVar[tuple[str, ...]] = ("event_driven",)
 
-    def _check_ranges(self) -> None:
-        """Require every number to be finite and in its range."""
-        ranges = (
-            ("n_particles", "at least 1", self.n_particles >= 1),
-            ("dim", "2 or 3", self.dim in (2, 3)),
-            ("radius", "positive", 0 < self.radius < math.inf),
-            ("radius_spread", "in [0, 1)", 0 <= self.radius_spread < 1),
-            ("density", "positive", 0 < self.density < math.inf),
-            ("restitution", "in [0, 1]", 0 <= self.restitution <= 1),
-            ("velocity_scale", "zero or more", 0 <= self.velocity_scale < math.inf),
-            ("contact_time", "positive", 0 < self.contact_time < math.inf),
-            ("gravity", "finite", all(math.isfinite(g) for g in self.gravity)),
-            ("box", "positive in every entry", all(0 < length < math.inf for length in self.box)),
+    def __post_init__(self) -> None:
+        take_numbers(
+            self,
+            integers=("n_particles", "dim"),
+            floats=("radius", "radius_spread", "density", "restitution", "velocity_scale", "contact_time"),
+            vectors=("gravity", "box"),
         )
-        for name, expected, holds in ranges:
-            if not holds:
-                raise ValueError(f"{name} must be {expected}, got {getattr(self, name)}")
-        for name in ("gravity", "box"):
-            if len(getattr(self, name)) != self.dim:
-                raise ValueError(f"{name} must have {self.dim} entries for dim={self.dim}, got {getattr(self, name)}")
+        require(
+            self,
+            ("n_particles", "at least 1", self.n_particles >= 1),
+            ("radius", "positive and finite", 0 < self.radius < math.inf),
+            ("radius_spread", "in [0, 1)", 0 <= self.radius_spread < 1),
+            ("density", "positive and finite", 0 < self.density < math.inf),
+            ("restitution", "in [0, 1]", 0 <= self.restitution <= 1),
+            ("velocity_scale", "zero or more, and finite", 0 <= self.velocity_scale < math.inf),
+            ("contact_time", "positive and finite", 0 < self.contact_time < math.inf),
+            ("gravity", "finite", all(math.isfinite(g) for g in self.gravity)),
+            ("interacting", "True or False", isinstance(self.interacting, bool)),
+        )
+        require_box(self, allowed=("walls",), vectors=("gravity", "box"))
+        self._check_room()
 
     def _check_room(self) -> None:
         """Refuse what cannot fit, whatever the draw."""
@@ -116,7 +112,21 @@ class HardSpheres:
     def packing_fraction(self) -> float:
         """Expected share of the box that particles fill."""
         spread = 1 + self.radius_spread**2 * (self.dim - 1) * self.dim / 6  # E[(r / radius)^dim]
-        return float(self.n_particles * _volume(self.radius, self.dim) * spread / math.prod(self.box))
+        return float(self.n_particles * volume(self.radius, self.dim) * spread / math.prod(self.box))
+
+    @property
+    def preferred_engine(self) -> str:
+        """The engine that ``engine="auto"`` takes."""
+        return "event_driven"
+
+    @property
+    def conserved(self) -> tuple[str, ...]:
+        """Energy, in elastic systems."""
+        return ("energy",) if self.restitution == 1 else ()
+
+    def potential_energy(self, state: ParticleState) -> Float64[np.ndarray, " system"]:
+        """Return the energy in the field of gravity, zero at the origin."""
+        return -(state.masses * (state.positions @ np.array(self.gravity))).sum(axis=1)
 
     def draw_state(self, n_systems: int, *, rng: np.random.Generator) -> ParticleState:
         """Draw start states: radii, then places without overlaps, then normal velocities.
@@ -137,7 +147,7 @@ class HardSpheres:
         radii = self.radius * (1 + self.radius_spread * rng.uniform(-1.0, 1.0, shape))
         positions = place_without_overlap(radii, self.box, rng=rng)
         velocities = self.velocity_scale * rng.standard_normal((*shape, self.dim))
-        return ParticleState(positions, velocities, radii, self.density * _volume(radii, self.dim))
+        return ParticleState(positions, velocities, radii, self.density * volume(radii, self.dim))
 
     def check_state(self, state: ParticleState) -> None:
         """Refuse a given start state that this system cannot have.
@@ -151,11 +161,7 @@ class HardSpheres:
             ValueError: another number of particles or dimensions, a particle outside the box, an overlap; the text
                 names system and particles.
         """
-        if state.positions.shape[1:] != (self.n_particles, self.dim):
-            raise ValueError(
-                f"initial must have n_particles={self.n_particles} and dim={self.dim}, got positions of shape "
-                f"{state.positions.shape} (system, particle, dim)"
-            )
+        require_shape(self, state)
         reach = state.radii[..., None] * (1 - 2 * _ROUNDING)
         outside = ((state.positions < reach) | (state.positions > np.array(self.box) - reach)).any(axis=-1)
         if outside.any():
@@ -166,11 +172,6 @@ class HardSpheres:
             )
         if self.interacting:
             _check_overlaps(state)
-
-
-def _volume(radius: Any, dim: int) -> Any:
-    """Return the area of a disc or the volume of a sphere; ``radius`` is a number or an array."""
-    return math.pi * radius**2 if dim == 2 else 4 / 3 * math.pi * radius**3
 
 
 def _check_overlaps(state: ParticleState) -> None:
