@@ -160,8 +160,11 @@ class CollisionLog:
     def of_system(self, system: int) -> "CollisionLog":
         """Return the events of one system, as views."""
         rows = slice(*np.searchsorted(self.system, (system, system + 1)))
-        columns: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return CollisionLog(**{name: None if column is None else column[rows] for name, column in columns.items()})
+        columns: dict[str, Any] = {
+            field.name: None if (column := getattr(self, field.name)) is None else column[rows]
+            for field in fields(self)
+        }
+        return CollisionLog(**columns)
 
 
 class Motion(NamedTuple):
