@@ -52,7 +52,8 @@ class StageArguments:
 HELP = """usage: emergence COMMAND [options]
 
   run        the whole study: simulate, train, probe, report
-  simulate   only make the collisions; takes the options of run
+  simulate   only make the collisions of a study; takes the options of run
+  simulate SYSTEM   a data set of any system, and animations of it
   train      train on the collisions of a run folder
   probe      measure every checkpoint of a run folder
   report     findings, figures and report.html of a run folder
@@ -60,6 +61,8 @@ HELP = """usage: emergence COMMAND [options]
 emergence run --preset quick     a minute or so, to see it work
 emergence run                    the standard study, about five minutes on two cores
 emergence run --preset paper     five seeds, for a GPU or patience
+emergence run data.system:soft-spheres    the same on another system
+emergence simulate hard-spheres --n-systems 1000 --animate film.gif film.html
 
 emergence COMMAND --help lists every option. A stopped command goes on where it was when it is given again.
 """
@@ -79,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     command, rest = arguments[0], arguments[1:]
     try:
+        if command == "simulate" and rest and not rest[0].startswith("-") and ":" not in rest[0]:
+            return _simulate(rest[0], rest[1:])
         if command in ("run", "simulate"):
             return _run(rest, only=None if command == "run" else "simulate")
         if command in ("train", "probe", "report"):
@@ -112,6 +117,20 @@ def _run(arguments: list[str], only: str | None) -> int:
     from .report.console import print_findings
 
     print_findings(run)
+    return 0
+
+
+def _simulate(name: str, arguments: list[str]) -> int:
+    from .animation import check_path
+    from .dataset import SYSTEM_NAMES, arguments_of, make_dataset
+    from .progress import for_terminal
+
+    if name not in SYSTEM_NAMES:
+        raise UsageError(_unknown("system", name, list(SYSTEM_NAMES)))
+    parsed = _parse(arguments_of(SYSTEM_NAMES[name]), arguments, f"emergence simulate {name}")
+    for path in parsed.animate:
+        check_path(path)
+    print(make_dataset(parsed, parsed.out or Path("runs") / name, progress=for_terminal()))
     return 0
 
 
@@ -165,16 +184,24 @@ def _parse(kind: Any, arguments: list[str], prog: str, default: Any = None) -> A
 
 
 def _first_paragraph(box: str) -> str:
-    """What tyro's error box says before its first rule, on one line."""
-    said = []
+    """What tyro's error box says before its first rule, on one line.
+
+    A terminal that knows no Unicode gets no box, and the title on a line of its own above a first rule.
+    """
+    paragraphs: list[list[str]] = [[]]
     for line in box.splitlines():
-        if line.startswith("╭"):
-            continue
         text = line.strip("│╰╯─ ")
-        if not text or text == "Got errors:":
-            break
-        said.append(text)
-    return re.sub(r"^Error parsing (study[\w.]*|RunArguments): ", "", " ".join(said)) or " ".join(box.split())
+        if line.startswith("╭") or text == "Got errors:":
+            continue
+        if not text.strip("-"):
+            paragraphs.append([])
+        else:
+            paragraphs[-1].append(text)
+    said = [" ".join(lines) for lines in paragraphs if lines]
+    if "╭" not in box:
+        said = said[1:]
+    first = said[0] if said else " ".join(box.split())
+    return re.sub(r"^Error parsing (study[\w.]*|system|RunArguments|DatasetArguments): ", "", first)
 
 
 def _flags(kind: Any, prefix: str = "--") -> list[str]:
@@ -185,7 +212,8 @@ def _flags(kind: Any, prefix: str = "--") -> list[str]:
         if nested is None:
             found.append(prefix + name)
         else:
-            found += _flags(nested, "--" if f.name == "study" else f"{prefix}{name}.")
+            top = prefix == "--" and f.name in ("study", "system")  # their fields are flags without a prefix
+            found += _flags(nested, prefix if top else f"{prefix}{name}.")
     return found
 
 

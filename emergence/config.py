@@ -6,8 +6,27 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from simulators import HardSpheres
+from simulators import (
+    ChargedParticles,
+    GravitatingBodies,
+    HardSpheres,
+    LennardJones,
+    RotatingBox,
+    SoftSpheres,
+    SpringNetwork,
+    VibratedBox,
+)
 
+AnySystem = (
+    HardSpheres
+    | SoftSpheres
+    | VibratedBox
+    | RotatingBox
+    | LennardJones
+    | GravitatingBodies
+    | ChargedParticles
+    | SpringNetwork
+)
 PresetName = Literal["quick", "standard", "paper"]
 
 
@@ -32,14 +51,14 @@ class DataConfig:
     """How many collisions to simulate, and how far ahead the network must see.
 
     Attributes:
-        system: the physics.
+        system: the physics; see ``simulators`` for each.
         n_systems: independent boxes, each started from its own draw.
         n_frames: snapshots a box; each neighbouring pair of snapshots is one transition.
         frame_interval: simulation time between snapshots, the horizon of the prediction.
         n_evaluation_systems: boxes kept out of training, for every number that is reported.
     """
 
-    system: HardSpheres = field(default_factory=HardSpheres)
+    system: AnySystem = field(default_factory=HardSpheres)
     n_systems: int = 3000
     n_frames: int = 51
     frame_interval: float = 0.1
@@ -242,7 +261,18 @@ class StudyConfig:
             "at least 3 (a pair that collides, and another to tell the partner from)",
             system.n_particles,
         )
-        _require(system.interacting, "data.system.interacting", "true (ghosts are the arm of ghost_control)", "false")
+        _require(
+            getattr(system, "interacting", True),
+            "data.system.interacting",
+            "true (ghosts are the arm of ghost_control)",
+            "false",
+        )
+        _require(
+            hasattr(system, "interacting") or not self.ghost_control,
+            "ghost_control",
+            f"false for {type(system).__name__} (only particles with contacts have ghosts)",
+            "true",
+        )
         n_scenes = self.data.n_evaluation_systems * (self.data.n_frames - 1)
         _require(
             self.probes.llc.batch_size <= n_scenes,

@@ -67,7 +67,7 @@ def head_probe(data: Transitions, config: StudyConfig, identity: str) -> Functio
     contacts, gaps = data.contacts[scenes].cpu().numpy(), data.gaps[scenes].cpu().numpy()
     distances, approaching = data.distances[scenes].cpu().numpy(), data.approaching[scenes].cpu().numpy()
     groups = data.scene_system[scenes].cpu().numpy()
-    radius = contact_range(config)
+    radius = contact_range(data, config.data.frame_interval)
     edges = np.linspace(0.0, float(np.percentile(distances, 95)), 25)
 
     def measure(model: Any, seed: int) -> Iterator[Measurement]:
@@ -109,7 +109,7 @@ def head_probe(data: Transitions, config: StudyConfig, identity: str) -> Functio
         for name, score in (
             ("nearest_neighbor_ap", -gaps),
             ("nearest_center_ap", -distances),
-            ("free_flight_ap", -_free_flight_gap(data, scenes, config)),
+            ("free_flight_ap", -_free_flight_gap(data, scenes, config.data.frame_interval)),
         ):
             baseline = contact_average_precision(score[:, None], contacts, groups=groups)
             yield Measurement(name, float(baseline.value[0]), float(baseline.standard_error[0]))
@@ -234,19 +234,18 @@ def attention_patterns(
     return [recorded[name].double().cpu().numpy() for name in names]
 
 
-def contact_range(config: StudyConfig) -> float:
+def contact_range(data: Transitions, interval: float) -> float:
     """Distance within which a collision in the next interval is likely: a diameter and one typical flight."""
-    system = config.data.system
-    return 2 * system.radius + system.velocity_scale * config.data.frame_interval
+    return float(2 * data.radii.mean() + data.velocities.square().mean().sqrt() * interval)
 
 
-def _free_flight_gap(data: Transitions, scenes: Tensor, config: StudyConfig) -> Float[np.ndarray, "scene query key"]:
+def _free_flight_gap(data: Transitions, scenes: Tensor, interval: float) -> Float[np.ndarray, "scene query key"]:
     """Smallest surface gap within the interval if nothing else collided: the geometry of two discs alone."""
-    x, v = data.positions[scenes].cpu().numpy(), data.velocities[scenes].cpu().numpy()
-    dx, dv = x[:, :, None] - x[:, None], v[:, :, None] - v[:, None]
+    dx, v = data.separations[scenes].cpu().numpy(), data.velocities[scenes].cpu().numpy()
+    dv = v[:, :, None] - v[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         closest = np.nan_to_num(-(dx * dv).sum(-1) / (dv**2).sum(-1))
-    time = np.clip(closest, 0.0, config.data.frame_interval)
+    time = np.clip(closest, 0.0, interval)
     radii = data.radii[scenes].cpu().numpy()
     return np.linalg.norm(dx + dv * time[..., None], axis=-1) - radii[:, :, None] - radii[:, None]
 

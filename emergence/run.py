@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import difflib
 import json
+import operator
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import cattrs
 from cattrs.gen import make_dict_structure_fn
 from cattrs.strategies import configure_tagged_union
 
-from .config import SGD, AdamW, StudyConfig
+from .config import SGD, AdamW, AnySystem, StudyConfig
 from .files import write_json
 
 if TYPE_CHECKING:
@@ -37,17 +38,28 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook_factory(
         is_dataclass, lambda cls: _from_table(make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True))
     )
-    configure_tagged_union(AdamW | SGD, converter, tag_name="kind")
-    tagged = converter.get_structure_hook(AdamW | SGD)
-
-    def optimizer(value: Any, kind: Any) -> Any:
-        if not isinstance(value, dict) or value.get("kind") not in ("AdamW", "SGD"):
-            got = value.get("kind") if isinstance(value, dict) else value
-            raise ValueError(f"kind must be 'AdamW' or 'SGD', got {got!r}")
-        return tagged(value, kind)
-
-    converter.register_structure_hook_func(lambda kind: kind == AdamW | SGD, optimizer)
+    converter.register_structure_hook_func(partial(operator.eq, str | tuple[str, ...]), _boundary)
+    for union in (AdamW | SGD, AnySystem):
+        converter.register_structure_hook_func(partial(operator.eq, union), _tagged(union, converter))
     return converter
+
+
+def _tagged(union: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    """Let ``kind`` tell which member of a union a table is; without one it is the first."""
+    configure_tagged_union(union, converter, tag_name="kind")
+    structure = converter.get_structure_hook(union)
+    kinds = [member.__name__ for member in get_args(union)]
+
+    def structured(value: Any, kind: Any) -> Any:
+        if not isinstance(value, dict):
+            raise TypeError(f"expected a table of settings, got {value!r}")
+        given = {"kind": kinds[0]} | value
+        if given["kind"] not in kinds:
+            choices = " or ".join(repr(name) for name in kinds)
+            raise ValueError(f"kind must be {choices}, got {given['kind']!r}")
+        return structure(given, kind)
+
+    return structured
 
 
 def _exactly(value: Any, kind: type) -> Any:
@@ -56,6 +68,11 @@ def _exactly(value: Any, kind: type) -> Any:
     if type(value) is not kind:
         raise TypeError(f"expected {kind.__name__}, got {value!r}")
     return value
+
+
+def _boundary(value: Any, kind: Any) -> Any:
+    """One name for all axes, or a list with one for each; the system knows which names there are."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _from_table(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -194,9 +211,10 @@ class Run:
     def checkpoints(self, seed: int, arm: str = "discs") -> Checkpoints:
         """Checkpoints of one training run."""
         from .checkpoints import Checkpoints
+        from .data import count_features
         from .model import make_model
 
-        n_features, n_outputs = 2 * self.config.data.system.dim + 2, 2 * self.config.data.system.dim
+        n_features, n_outputs = count_features(self.config.data.system)
         config = self.config.model
         return Checkpoints(
             self.folder / "checkpoints" / arm / f"seed_{seed}", lambda: make_model(config, n_features, n_outputs)

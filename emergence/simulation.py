@@ -27,7 +27,7 @@ def simulate_arm(run: Run, arm: str) -> None:
     Both arms draw the same start states: what differs is only whether discs feel each other.
     """
     data = run.config.data
-    system = replace(data.system, interacting=arm == "discs")
+    system = data.system if arm == "discs" else replace(data.system, interacting=False)
     for number, split in enumerate(SPLITS):
         folder = _folder(run, arm, split)
         if (folder / "manifest.json").is_file():

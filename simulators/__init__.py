@@ -4,22 +4,77 @@ Describe a system, run many copies at once, read frames and the log of every col
 
     run = simulate(HardSpheres(), n_systems=100, n_frames=50, frame_interval=0.1, rng=np.random.default_rng(0))
     labels = contact_labels(run)  # (system, frame - 1, particle, particle)
+
+The log and the start alone give back the whole run (``replay``). Large runs go to disk shard by shard
+(``write_trajectories``) and come back in random windows (``TrajectoryWindows``); ``simulators.formats`` reads and
+writes what other projects use.
 """
 
-from .labels import contact_labels, wall_contact_labels
+from .chains import CollisionChains, collision_chains
+from .contacts import recover_collisions
+from .labels import (
+    collision_counts,
+    contact_impulse,
+    contact_labels,
+    time_to_contact,
+    touching_labels,
+    wall_contact_labels,
+)
+from .replay import replay
 from .simulate import simulate
 from .state import CollisionLog, ParticleState, Trajectories
-from .storage import open_trajectories, save_trajectories
-from .systems import HardSpheres
+from .storage import (
+    TrajectoryWindows,
+    TrajectoryWriter,
+    open_trajectories,
+    save_trajectories,
+    write_trajectories,
+)
+from .systems import (
+    ChargedParticles,
+    GravitatingBodies,
+    HardSpheres,
+    LennardJones,
+    RotatingBox,
+    SoftSpheres,
+    SpringNetwork,
+    System,
+    VibratedBox,
+    kinetic_energy,
+    minimum_image,
+    periodic_axes,
+)
 
 __all__ = [
+    "ChargedParticles",
+    "CollisionChains",
     "CollisionLog",
+    "GravitatingBodies",
     "HardSpheres",
+    "LennardJones",
     "ParticleState",
+    "RotatingBox",
+    "SoftSpheres",
+    "SpringNetwork",
+    "System",
     "Trajectories",
+    "TrajectoryWindows",
+    "TrajectoryWriter",
+    "VibratedBox",
+    "collision_chains",
+    "collision_counts",
+    "contact_impulse",
     "contact_labels",
+    "kinetic_energy",
+    "minimum_image",
     "open_trajectories",
+    "periodic_axes",
+    "recover_collisions",
+    "replay",
     "save_trajectories",
     "simulate",
+    "time_to_contact",
+    "touching_labels",
     "wall_contact_labels",
+    "write_trajectories",
 ]

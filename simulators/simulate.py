@@ -10,8 +10,17 @@ from .systems import System
 
 _ENGINES = {  # each module has run(system, start, *, n_frames, frame_interval) -> Motion
     "event_driven": "event_driven",
+    "event_driven_cells": "event_cells",
+    "soft_contact": "soft_contact",
+    "smooth_forces": "smooth_forces",
+    "event_driven_warp": "warp_hard",
+    "soft_contact_warp": "warp_soft",
 }
-_DEVICES = ("cpu",)
+_ON_GPU = {  # the engine that runs there in place of one on the CPU; both also take run(..., device=)
+    "event_driven": "event_driven_warp",
+    "soft_contact": "soft_contact_warp",
+}
+_DEVICES = ("cpu", "cuda")
 
 
 def simulate(
@@ -39,12 +48,15 @@ def simulate(
         rng: the source of all draws; untouched when ``initial`` is given.
         initial: start states to use instead of drawn ones; its radii and masses hold, not those of ``system``.
         engine: ``"event_driven"``, exact; ``"auto"`` chooses it.
-        device: ``"cpu"``.
+        device: ``"cpu"``, or ``"cuda"`` for NVIDIA GPUs (needs the extra ``gpu``), which pays from some thousand
+            systems. There, an engine's counterpart in Warp runs: ``"event_driven_warp"``, ``"soft_contact_warp"``;
+            named outright, these also run on ``"cpu"``.
 
     Returns:
         Trajectories of shape (system, frame, particle, dim) with their collision log.
 
     Raises:
+        ImportError: a Warp engine where NVIDIA Warp is not installed.
         ValueError: an argument out of range, a start state that the system cannot have, no room for a drawn one, or
             a collapse that the rule of ``HardSpheres`` did not resolve.
 
@@ -64,7 +76,7 @@ def simulate(
         (2, 3, 10, 2)
     """
     _check_arguments(n_systems, n_frames, frame_interval, device)
-    name = _choose_engine(system, engine)
+    name = _choose_engine(system, engine, device)
     seed = None if initial is not None else _seed_of(rng)
     if initial is None:
         initial = system.draw_state(n_systems, rng=rng)
@@ -72,9 +84,7 @@ def simulate(
         raise ValueError(f"initial must hold n_systems={n_systems} systems, got {initial.positions.shape[0]}")
     else:
         system.check_state(initial)
-    # here: numba takes a third of a second to import
-    module = import_module(f"simulators.engines.{_ENGINES[name]}")
-    motion: Motion = module.run(system, initial, n_frames=n_frames, frame_interval=float(frame_interval))
+    motion = _run_engine(name, system, initial, n_frames, float(frame_interval), device)
     return Trajectories(
         positions=motion.positions,
         velocities=motion.velocities,
@@ -91,14 +101,31 @@ def simulate(
     )
 
 
-def _choose_engine(system: System, engine: str) -> str:
+def _choose_engine(system: System, engine: str, device: str) -> str:
     """Return the engine that runs, by name."""
-    if engine == "auto":
-        return system.preferred_engine
-    if engine not in system.engines:
+    if engine != "auto" and engine not in system.engines:
         choices = ", ".join(("auto", *system.engines))
         raise ValueError(f"engine must be one of {choices} for {type(system).__name__}, got {engine!r}")
-    return engine
+    name = system.preferred_engine if engine == "auto" else engine
+    if device == "cpu" or name in _ON_GPU.values():
+        return name
+    if _ON_GPU.get(name) not in system.engines:
+        able = [kind for kind in system.engines if _ON_GPU.get(kind) in system.engines]
+        remedy = f"choose engine={able[0]!r} or device='cpu'" if able else "use device='cpu'"
+        raise ValueError(f"engine {name} of {type(system).__name__} does not run on device='cuda'; {remedy}")
+    return _ON_GPU[name]
+
+
+def _run_engine(
+    name: str, system: System, start: ParticleState, n_frames: int, frame_interval: float, device: str
+) -> Motion:
+    """Load an engine and run it; here, since numba and Warp take a good part of a second to import."""
+    options = {}
+    if name in _ON_GPU.values():
+        import_module("simulators.engines.warp_device")  # tells what to do where Warp is not installed
+        options["device"] = device
+    module = import_module(f"simulators.engines.{_ENGINES[name]}")
+    return module.run(system, start, n_frames=n_frames, frame_interval=frame_interval, **options)
 
 
 def _check_arguments(n_systems: int, n_frames: int, frame_interval: float, device: str) -> None:
@@ -110,7 +137,7 @@ def _check_arguments(n_systems: int, n_frames: int, frame_interval: float, devic
     if not 0 < frame_interval < math.inf:
         raise ValueError(f"frame_interval must be positive and finite, got {frame_interval}")
     if device not in _DEVICES:
-        raise ValueError(f"device must be cpu (no other engine is built yet), got {device!r}")
+        raise ValueError(f"device must be one of {', '.join(_DEVICES)}, got {device!r}")
 
 
 def _seed_of(rng: np.random.Generator) -> int | None:

@@ -3,8 +3,8 @@ import pytest
 import torch
 from micro_study import few_transitions, fresh_model
 
-from emergence.data import Normalization, loss_per_particle, make_transitions, prediction_loss
-from simulators import HardSpheres, simulate
+from emergence.data import Normalization, count_features, loss_per_particle, make_transitions, prediction_loss
+from simulators import ChargedParticles, HardSpheres, ParticleState, SoftSpheres, simulate
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +112,37 @@ def test_normalization_measures_over_scenes_and_particles(rng):
     scale = Normalization.of(features, targets)
     assert scale.feature_mean == pytest.approx(features.reshape(20, 6).mean(axis=0), abs=1e-14)
     assert scale.target_std == pytest.approx(targets.reshape(20, 2).std(axis=0), abs=1e-14)
+
+
+def test_nothing_jumps_where_a_particle_crosses_a_periodic_edge():
+    system = HardSpheres(n_particles=2, radius=0.05, gravity=(0.0, 0.0), boundary="periodic")
+    one = np.array([[0.97, 0.5], [0.03, 0.5]])[None]
+    velocities = np.array([[1.0, 0.0], [1.0, 0.0]])[None]
+    start = ParticleState(one, velocities, np.full((1, 2), 0.025), np.ones((1, 2)))
+    run = simulate(system, n_systems=1, n_frames=2, frame_interval=0.1, rng=np.random.default_rng(0), initial=start)
+    assert run.positions[0, 1, 0, 0] == pytest.approx(0.07)  # it came out on the other side
+    data = make_transitions(run, normalization=Normalization((0.0,) * 6, (1.0,) * 6, (0.0,) * 4, (1.0,) * 4))
+    torch.testing.assert_close(data.batch.targets[0, 0], torch.tensor([0.1, 0.0, 0.0, 0.0]))
+    assert data.distances[0, 0, 1] == pytest.approx(0.06)
+    assert data.gaps[0, 0, 1] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("system", "n_features", "n_outputs"),
+    [
+        (HardSpheres(n_particles=3), 6, 4),
+        (SoftSpheres(n_particles=3, friction=0.3), 7, 5),
+        (SoftSpheres(n_particles=3, dim=3, gravity=(0.0, 0.0, -1.0), box=(1.0,) * 3, friction=0.3), 11, 9),
+        (ChargedParticles(n_particles=3), 7, 4),
+    ],
+)
+def test_every_system_becomes_features_and_targets(system, n_features, n_outputs):
+    assert count_features(system) == (n_features, n_outputs)
+    run = simulate(system, n_systems=2, n_frames=3, frame_interval=0.05, rng=np.random.default_rng(0))
+    data = make_transitions(run)
+    assert data.batch.features.shape == (4, 3, n_features)
+    assert data.batch.targets.shape == data.ballistic.shape == (4, 3, n_outputs)
+    if system.__class__ is SoftSpheres:
+        turning, std = data.normalization.target_std[2 * system.dim :], data.batch.targets[..., 2 * system.dim :].std()
+        assert len(turning) == n_outputs - 2 * system.dim
+        assert std > 0

@@ -45,7 +45,18 @@ def changed(array, index, value):
         ({"gravity": (0.0, float("inf"))}, r"gravity must be finite, got \(0.0, inf\)"),
         ({"box": (1.0, 0.0)}, r"box must be positive and finite in every entry, got \(1.0, 0.0\)"),
         ({"boundary": "open"}, r"boundary must be .*, got .open.$"),
-        ({"radius": 0.4}, r"diameters reach 1.04, the box is 1 wide; lower radius"),
+        (
+            {"radius": 0.4},
+            r"diameters reach 1.04, so the box must be wider than 1.04 between walls, got 1; lower radius",
+        ),
+        (
+            {"radius": 0.2, "gravity": (0.0, 0.0), "boundary": "periodic"},
+            r"diameters reach 0.52, so the box must be wider than 1.04 between periodic, got 1; lower radius",
+        ),
+        ({"boundary": "periodic"}, r"gravity must be 0 along periodic axes \(periodic\), got \(0.0, -1.0\)"),
+        ({"boundary": ("walls", "periodic")}, r"gravity must be 0 along periodic axes .*, got \(0.0, -1.0\)"),
+        ({"boundary": ("walls",)}, r"boundary must be .* for each of 2 axes, got \('walls',\)"),
+        ({"restitution_velocity": -0.1}, r"restitution_velocity must be zero or more, and finite, got -0.1"),
         ({"n_particles": 100}, r"n_particles=100 of radius 0.06 cannot fit: packing fraction 1.165, expected below 1"),
     ],
 )
@@ -73,8 +84,8 @@ def test_integers_and_lists_are_welcome_as_numbers():
         ({"n_frames": 1}, r"n_frames must be at least 2 .*, got 1"),
         ({"frame_interval": 0.0}, r"frame_interval must be positive and finite, got 0.0"),
         ({"frame_interval": float("nan")}, r"frame_interval must be positive and finite, got nan"),
-        ({"engine": "soft"}, r"engine must be one of auto, event_driven for HardSpheres, got 'soft'"),
-        ({"device": "cuda"}, r"device must be cpu .*, got 'cuda'"),
+        ({"engine": "soft"}, r"engine must be one of auto, event_driven.* for HardSpheres, got 'soft'"),
+        ({"device": "tpu"}, r"device must be .*cpu.*, got 'tpu'"),
     ],
 )
 def test_impossible_runs(settings, message):
@@ -83,8 +94,8 @@ def test_impossible_runs(settings, message):
 
 
 def test_a_packing_without_room_is_refused():
-    system = HardSpheres(n_particles=60, radius_spread=0.0)
-    with pytest.raises(ValueError, match=r"2 of 2 systems: 60 particles at packing fraction 0.679 .*lower n_particles"):
+    system = HardSpheres(n_particles=80, radius_spread=0.0)
+    with pytest.raises(ValueError, match=r"2 of 2 systems: 80 particles at packing fraction 0.905 .*lower n_particles"):
         simulate(system, **SETTINGS, rng=RNG(0))
 
 
@@ -151,6 +162,51 @@ def test_start_states_the_system_cannot_have():
         simulate(HardSpheres(), **SETTINGS, rng=RNG(0), initial=drawn(3))
     with pytest.raises(ValueError, match=r"n_particles=9 and dim=2, got positions of shape \(2, 10, 2\)"):
         simulate(HardSpheres(n_particles=9), **SETTINGS, rng=RNG(0), initial=state)
+
+
+def test_start_states_a_periodic_box_cannot_have():
+    system = HardSpheres(n_particles=2, gravity=(0.0, 0.0), boundary=("periodic", "walls"))
+    state = ParticleState(
+        np.array([[[0.02, 0.5], [0.96, 0.5]]]), np.zeros((1, 2, 2)), np.full((1, 2), 0.05), np.ones((1, 2))
+    )
+    with pytest.raises(ValueError, match=r"particles 0 and 1 overlap: distance 0.06, expected at least 0.1"):
+        system.check_state(state)
+    system.check_state(replace(state, positions=changed(state.positions, (0, 1, 0), 0.91)))
+    for x in (-0.01, 1.0):
+        with pytest.raises(ValueError, match=r"system 0, particle 0 is outside the box"):
+            system.check_state(replace(state, positions=changed(state.positions, (0, 0, 0), x)))
+    with pytest.raises(
+        ValueError, match=r"particle 1 has diameter 0.6, expected less than half of the periodic side 1"
+    ):
+        system.check_state(replace(state, radii=changed(state.radii, (0, 1), 0.3)))
+
+
+@pytest.mark.parametrize("boundary", ["walls", "periodic"])
+def test_overlaps_among_many_are_found_as_by_all_pairs(boundary):
+    n, box = 400, (30.0, 20.0)
+    radii = np.exp(RNG(2).uniform(np.log(0.02), np.log(0.6), (1, n)))
+    system = HardSpheres(n_particles=n, radius=0.1, gravity=(0.0, 0.0), box=box, boundary=boundary)
+    found = 0
+    for seed in range(20):
+        positions = RNG(seed).uniform(0.6, np.array(box) - 0.6, (1, n, 2))
+        separation = positions[0, :, None] - positions[0]
+        if boundary == "periodic":
+            separation -= np.array(box) * np.round(separation / np.array(box))
+        overlap = np.sqrt((separation**2).sum(axis=-1)) < radii[0] + radii[0, :, None]
+        crowd = np.flatnonzero(np.triu(overlap, 1).any(axis=1))
+        keep = np.delete(np.arange(n), crowd)  # no pair overlaps among these
+        few = replace(system, n_particles=len(keep))
+        state = ParticleState(positions[:, keep], np.zeros((1, len(keep), 2)), radii[:, keep], np.ones((1, len(keep))))
+        few.check_state(state)
+        one = np.append(keep, crowd[0])  # its partner has a higher index, and may be of the crowd itself
+        if overlap[crowd[0], keep].any():
+            more = replace(system, n_particles=len(one))
+            with pytest.raises(ValueError, match=rf"particles \d+ and {len(keep)} overlap"):
+                more.check_state(
+                    ParticleState(positions[:, one], np.zeros((1, len(one), 2)), radii[:, one], np.ones((1, len(one))))
+                )
+            found += 1
+    assert found > 10
 
 
 def test_a_trajectory_with_nan_names_the_place():

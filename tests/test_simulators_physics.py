@@ -1,9 +1,13 @@
 """Closed forms and conservation laws of the event-driven engine."""
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from simulators import HardSpheres, ParticleState, simulate
+from simulators.systems.system import minimum_image
 
 RNG = np.random.default_rng  # every start is given or drawn from a written seed
 
@@ -230,3 +234,209 @@ def test_light_and_heavy_discs_share_the_energy():
     standard_error = ratio.std(ddof=1) / np.sqrt(400)
     assert standard_error < 0.007
     assert abs(ratio.mean() - 1) < 4 * standard_error
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_free_fall_follows_the_closed_form(dim):
+    gravity = np.array([0.1, -0.9, -1.3][:dim])
+    system = HardSpheres(n_particles=1, dim=dim, gravity=tuple(gravity), box=(50.0,) * dim)
+    x, v = np.full(dim, 30.0), np.array([0.3, 1.1, -0.2][:dim])
+    run = simulate(system, n_systems=1, n_frames=41, frame_interval=0.1, rng=RNG(0), initial=lone_disc(x, v))
+    t = run.times[:, None]
+    np.testing.assert_allclose(run.positions[0, :, 0], x + v * t + gravity * t**2 / 2, rtol=1e-14)
+    np.testing.assert_allclose(run.velocities[0, :, 0], v + gravity * t, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("boundary", ["walls", "periodic"])
+def test_binary_collisions_of_any_masses(dim, boundary):
+    # momentum, angular momentum, tangential velocity and e, for drawn pairs, at 1e-13
+    e, generator, n = 0.7, RNG(11), 200
+    direction = generator.standard_normal((n, dim))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    radii = generator.uniform(0.05, 0.2, (n, 2))
+    masses = np.exp(generator.uniform(-5, 5, (n, 2)))
+    gap = radii.sum(axis=1) + 0.01
+    positions = np.stack([np.full((n, dim), 1.0), 1.0 + gap[:, None] * direction], axis=1)
+    velocities = 0.2 * generator.standard_normal((n, 2, dim))
+    velocities[:, 1] -= direction  # they approach at about 1
+    system = HardSpheres(
+        n_particles=2, dim=dim, gravity=(0.0,) * dim, restitution=e, box=(2.0,) * dim, boundary=boundary
+    )
+    start = ParticleState(positions, velocities, radii, masses)
+    run = simulate(system, n_systems=n, n_frames=2, frame_interval=0.1, rng=RNG(0), initial=start)
+    log = run.collisions
+    keep = np.bincount(log.system, minlength=n) == 1  # they met once, and no wall
+    assert keep.sum() > 0.8 * n
+    log_of = {int(s): k for k, s in enumerate(log.system)}
+    row = np.array([log_of[int(s)] for s in np.flatnonzero(keep)])
+    mass = run.masses[keep, None, :, None]
+    x, v, when, normal = run.positions[keep], run.velocities[keep], log.time[row], log.normal[row]
+    momentum = (mass * v).sum(axis=2)
+    np.testing.assert_allclose(momentum[:, 1], momentum[:, 0], rtol=1e-13, atol=1e-13)
+    before, after = v[:, 0, 0] - v[:, 0, 1], v[:, 1, 0] - v[:, 1, 1]
+    rate, rate_after = (before * normal).sum(axis=1), (after * normal).sum(axis=1)
+    np.testing.assert_allclose(rate_after, -e * rate, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(
+        after - rate_after[:, None] * normal, before - rate[:, None] * normal, rtol=0, atol=1e-13
+    )
+    reduced = run.masses[keep].prod(axis=1) / run.masses[keep].sum(axis=1)
+    np.testing.assert_allclose(log.impulse[row], -(1 + e) * reduced * rate, rtol=1e-13)
+    touch = x[:, 0] + v[:, 0] * when[:, None, None]
+    np.testing.assert_allclose(np.linalg.norm(touch[:, 0] - touch[:, 1], axis=1), radii[keep].sum(axis=1), rtol=1e-14)
+    spin = _angular_momentum(x, mass * v)
+    np.testing.assert_allclose(spin[:, 1], spin[:, 0], rtol=1e-13, atol=1e-13)
+
+
+def _angular_momentum(positions, momenta):
+    """Return r x p of each system and frame, as the antisymmetric products x_a p_b - x_b p_a."""
+    product = (positions[..., :, None] * momenta[..., None, :]).sum(axis=2)
+    return product - product.swapaxes(-1, -2)
+
+
+@pytest.mark.parametrize("speed", [0.01, 0.1, 0.39, 0.4, 1.0])
+def test_restitution_that_depends_on_the_velocity(speed):
+    e0, v0 = 0.6, 0.4
+    e = 1 - (1 - e0) * min(speed / v0, 1) ** 0.75
+    system = HardSpheres(n_particles=2, gravity=(0.0, 0.0), restitution=e0, restitution_velocity=v0, box=(2.0, 2.0))
+    start = two_discs([[0.8, 1], [1.2, 1]], [[speed / 2, 0], [-speed / 2, 0]], radii=[0.15, 0.15], masses=[1, 1])
+    run = simulate(system, n_systems=1, n_frames=2, frame_interval=0.15 / speed, rng=RNG(0), initial=start)
+    np.testing.assert_allclose(run.velocities[0, 1, :, 0], [-e * speed / 2, e * speed / 2], rtol=1e-13)
+    alone = replace(system, n_particles=1)
+    at_wall = simulate(
+        alone, n_systems=1, n_frames=2, frame_interval=1 / speed, rng=RNG(0), initial=lone_disc([0.6, 1], [-speed, 0])
+    )
+    assert at_wall.velocities[0, 1, 0, 0] == pytest.approx(e * speed, rel=1e-13)
+
+
+PERIODIC = [
+    pytest.param(HardSpheres(gravity=(0.0, 0.0), boundary="periodic"), id="2d"),
+    pytest.param(HardSpheres(gravity=(0.0, -1.0), boundary=("periodic", "walls")), id="channel"),
+    pytest.param(HardSpheres(n_particles=16, radius=0.09, gravity=(0.0, 0.0), boundary="periodic"), id="dense"),
+    pytest.param(
+        HardSpheres(n_particles=20, dim=3, radius=0.1, gravity=(0.0,) * 3, box=(1.0, 1.2, 0.9), boundary="periodic"),
+        id="3d",
+    ),
+]
+
+
+@pytest.mark.parametrize("system", PERIODIC)
+def test_a_periodic_box_has_no_overlap_and_stays_inside(system):
+    run = simulate(system, n_systems=4, n_frames=300, frame_interval=0.05, rng=RNG(12))
+    i, j = np.triu_indices(system.n_particles, 1)
+    separation = minimum_image(run.positions[:, :, i] - run.positions[:, :, j], system)
+    gap = np.sqrt((separation**2).sum(axis=-1)) - run.radii[:, None, i] - run.radii[:, None, j]
+    assert gap.min() > -1e-13
+    assert (run.positions >= 0).all()
+    assert (run.positions < np.array(system.box)).all()
+    energy = total_energy(run)
+    np.testing.assert_allclose(energy, energy[:, :1] * np.ones(300), rtol=1e-12)
+    if "momentum" in system.conserved:
+        momentum = (run.masses[:, None, :, None] * run.velocities).sum(axis=2)
+        np.testing.assert_allclose(momentum - momentum[:, :1], 0.0, atol=1e-14)
+        assert (run.collisions.j >= 0).all()
+
+
+def test_a_periodic_box_knows_no_frame_of_reference():
+    # flying along with any velocity changes neither who meets whom nor when
+    system = HardSpheres(n_particles=16, radius=0.05, gravity=(0.0, 0.0), boundary="periodic")
+    start = system.draw_state(10, rng=RNG(13))
+    drift = np.array([3.7, -11.3])
+    moving = ParticleState(start.positions, start.velocities + drift, start.radii, start.masses)
+    rest, flight = (
+        simulate(system, n_systems=10, n_frames=2, frame_interval=1.0, rng=RNG(0), initial=state)
+        for state in (start, moving)
+    )
+    assert 2 * len(rest.collisions) / 160 > 4  # events a particle
+    assert rest.collisions.i.tolist() == flight.collisions.i.tolist()
+    assert rest.collisions.j.tolist() == flight.collisions.j.tolist()
+    np.testing.assert_allclose(flight.collisions.time, rest.collisions.time, rtol=0, atol=1e-8)
+    away = minimum_image(flight.positions[:, 1] - drift - rest.positions[:, 1], system)
+    assert np.median(np.abs(away).max(axis=(1, 2))) < 1e-9
+
+
+def first_events(system, start, n_events):
+    """Return (time, i, j) of the first events by the slow route: every pair, 25 or 125 images, one flight at a time."""
+    x, v = start.positions[0].copy(), start.velocities[0].copy()
+    radii, masses, box, g = start.radii[0], start.masses[0], np.array(system.box), np.array(system.gravity)
+    periodic = np.array([kind == "periodic" for kind in np.broadcast_to(system.boundary, system.dim)])
+    span = [range(-2, 3) if wraps else range(1) for wraps in periodic]
+    shifts = np.array(list(itertools.product(*span))) * box
+    pairs = np.array(list(itertools.combinations(range(len(x)), 2)))
+    now, events = 0.0, []
+    while len(events) < n_events:
+        r = x[pairs[:, 0]] - x[pairs[:, 1]]
+        w = v[pairs[:, 0]] - v[pairs[:, 1]]
+        reach = radii[pairs].sum(axis=1)[:, None]
+        apart = r[:, None] + shifts  # (pair, image, dim)
+        approach = (apart * w[:, None]).sum(axis=2)
+        square = approach**2 - (w**2).sum(axis=1)[:, None] * ((apart**2).sum(axis=2) - reach**2)
+        meets = (approach < 0) & (square > 0)
+        delay = np.full(approach.shape, np.inf)
+        speed = np.broadcast_to((w**2).sum(axis=1)[:, None], square.shape)
+        delay[meets] = (-approach[meets] - np.sqrt(square[meets])) / speed[meets]
+        pair = int(delay.min(axis=1).argmin())
+        best, which = delay.min(), tuple(int(k) for k in pairs[pair])
+        for k, axis in itertools.product(range(len(x)), np.flatnonzero(~periodic)):
+            for wall, (gap, rate, pull) in enumerate(
+                (
+                    (x[k, axis] - radii[k], v[k, axis], g[axis]),
+                    (box[axis] - radii[k] - x[k, axis], -v[k, axis], -g[axis]),
+                )
+            ):
+                roots = np.roots([pull / 2, rate, gap] if pull else [rate, gap])
+                good = [root.real for root in roots if abs(root.imag) < 1e-12 and rate + pull * root.real < 0]
+                if good and min(good) < best and min(good) > -1e-9:
+                    best, which = min(good), (k, -(2 * int(axis) + 1 + wall))
+        x, v, now = x + v * best + g * best**2 / 2, v + g * best, now + best
+        i, j = which
+        if j < 0:
+            v[i, (-j - 1) // 2] *= -1
+        else:
+            normal = minimum_image(x[i] - x[j], system)
+            normal /= np.linalg.norm(normal)
+            impulse = 2 * masses[i] * masses[j] / (masses[i] + masses[j]) * (normal @ (v[i] - v[j]))
+            v[i] -= impulse / masses[i] * normal
+            v[j] += impulse / masses[j] * normal
+        x = np.where(periodic, x % box, x)
+        events.append((now, i, j))
+    return events
+
+
+@pytest.mark.parametrize("system", [*CASES[::2], *PERIODIC])
+def test_a_slow_route_with_all_images_finds_the_same_events(system):
+    start = system.draw_state(1, rng=RNG(14))
+    run = simulate(system, n_systems=1, n_frames=2, frame_interval=3.0, rng=RNG(0), initial=start)
+    n = 3 * system.n_particles  # some five events a particle
+    times, i, j = zip(*first_events(system, start, n), strict=True)
+    assert run.collisions.i[:n].tolist() == list(i)
+    assert run.collisions.j[:n].tolist() == list(j)
+    np.testing.assert_allclose(run.collisions.time[:n], times, rtol=0, atol=1e-8)
+
+
+def test_fifty_thousand_collisions_keep_the_energy_to_eleven_digits():
+    system = HardSpheres(
+        n_particles=16, radius=0.5, radius_spread=0.0, gravity=(0.0, -0.1), box=(7.93, 7.93), velocity_scale=1.0
+    )
+    run = simulate(system, n_systems=1, n_frames=100, frame_interval=30.0, rng=RNG(15))
+    assert len(run.collisions) > 50_000
+    energy = total_energy(run)[0]
+    assert np.abs(energy / energy[0] - 1).max() < 1e-11
+    assert smallest_gap(run) > -1e-12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("boundary", ["walls", "periodic"])
+def test_ten_million_collisions_keep_energy_and_distance(boundary):
+    gravity = (0.0, -0.1) if boundary == "walls" else (0.0, 0.0)
+    system = HardSpheres(
+        n_particles=16, radius=0.5, radius_spread=0.0, gravity=gravity, box=(7.93, 7.93), velocity_scale=1.0,
+        boundary=boundary,
+    )  # fmt: skip
+    run = simulate(system, n_systems=6, n_frames=500, frame_interval=400.0, rng=RNG(16))
+    assert len(run.collisions) > 10_000_000
+    energy = total_energy(run)
+    assert np.abs(energy / energy[:, :1] - 1).max() < 1e-9
+    i, j = np.triu_indices(16, 1)
+    separation = minimum_image(run.positions[:, :, i] - run.positions[:, :, j], system)
+    assert (np.sqrt((separation**2).sum(axis=-1)) - 1.0).min() > -1e-9

@@ -15,7 +15,7 @@ from ..findings import CRITERIA
 from ..run import Run, config_to_dict
 from .console import head_cells, number
 from .figures import draw_figures
-from .words import controls, law_sentence, potential_sentence, verdict
+from .words import controls, law_sentence, potential_sentence, scene_sentence, verdict
 
 
 def write_report(run: Run, summary: dict[str, Any]) -> None:
@@ -37,6 +37,7 @@ def write_report(run: Run, summary: dict[str, Any]) -> None:
         criteria=CRITERIA,
         config=json.dumps(config_to_dict(run.config), indent=1),
         system=run.config.data.system,
+        scene=scene_sentence(run.config.data.system),
         study=run.config,
         versions=[(name, version(name)) for name in ("emergence-lab", "torch", "transformer-lens", "numpy", "numba")],
         python=platform.python_version(),

@@ -44,7 +44,7 @@ def draw_scenes(run: Run, curves: Curves, head: dict[str, Any], n_checkpoints: i
         precision = curves.at("contact_ap", step, head["layer"], head["head"])
         ax.set_title(f"step {step:,}: precision {precision:.2f}")
     figure.suptitle(
-        f"Attention of head {head['layer']}.{head['head']} (lines) and the pairs that will collide (orange discs)",
+        f"Attention of head {head['layer']}.{head['head']} (lines) and the pairs that will collide (orange)",
         x=0.01,
         ha="left",
         fontsize=11,
@@ -60,7 +60,7 @@ def draw_scene(
     Line width and opacity grow with attention, relative to the strongest edge of the scene; orange lines join pairs
     that will collide.
     """
-    x, flight = positions[:, :2], flights[:, :2]
+    x, flight = positions[:, [0, -1]], flights[:, [0, -1]]
     colliding = contacts.any(axis=1)
     for center, radius, hit in zip(x, radii, colliding, strict=True):
         ax.add_patch(
@@ -80,7 +80,7 @@ def draw_scene(
         LineCollection(list(np.stack([x[query], x[key]], axis=1)), colors=colors, linewidths=0.5 + 4 * weight)
     )
     ax.set_xlim(0, box[0])
-    ax.set_ylim(0, box[1])
+    ax.set_ylim(0, box[-1])
     ax.set_aspect("equal")
     ax.set_xticks([])
     ax.set_yticks([])

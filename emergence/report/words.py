@@ -4,6 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from simulators import System
+
+
+def scene_sentence(system: System) -> str:
+    """What moves, and where."""
+    words = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in type(system).__name__).strip()
+    if system.dim == 2:
+        words = words.replace("spheres", "discs")
+    where = "a box" if system.dim == 2 else "a box in three dimensions"
+    pulled = " under gravity" if any(getattr(system, "gravity", ())) else ""
+    if words in _PLACES:
+        return f"{system.n_particles} soft {'discs' if system.dim == 2 else 'spheres'} move in {_PLACES[words]}."
+    return f"{system.n_particles} {words} move in {where}{pulled}."
+
+
+_PLACES = {"rotating box": "a rotating box", "vibrated box": "a box that is shaken"}
+
 
 def verdict(summary: dict[str, Any]) -> str:
     """One sentence on contact heads, and one on the controls."""

@@ -2,9 +2,11 @@
 
 import numpy as np
 
-from simulators.engines.event_kernel import DONE, FRESH, NEVER, STUCK, Discs, Law, Rows, run_systems
-from simulators.state import CollisionLog, Motion, ParticleState
+from simulators.engines.event_kernel import Discs, run_systems
+from simulators.engines.event_rules import DONE, FRESH, NEVER, STUCK, Law, drain, empty_rows, gather
+from simulators.state import Motion, ParticleState
 from simulators.systems import HardSpheres
+from simulators.systems.system import minimum_image, periodic_axes
 
 _SYSTEMS_AT_ONCE = 16_384  # bounds the working memory: 40 MB with ten discs
 _ROWS_AT_ONCE = 1 << 20  # log rows buffered a round, shared by the systems: 45 MB
@@ -43,7 +45,9 @@ def run(
     law = Law(
         np.array(system.gravity),
         np.array(system.box),
+        periodic_axes(system),
         system.restitution,
+        system.restitution_velocity,
         system.contact_time,
         system.interacting,
         frame_interval,
@@ -57,77 +61,52 @@ def run(
     n_forced = 0
     for first in range(0, n_systems, _SYSTEMS_AT_ONCE):
         block = slice(first, first + _SYSTEMS_AT_ONCE)
-        discs = _at_rest_in_time(start, block, interacting=system.interacting)
+        discs = _at_rest_in_time(system, start, block)
         status = np.full(len(discs.due), FRESH)
         while len(active := np.flatnonzero(status != DONE)):
-            rows = _empty_rows(len(active), max(1, rows_at_once // len(active)), dim)
+            rows = empty_rows(len(active), max(1, rows_at_once // len(active)), dim)
             run_systems(active, status, discs, law, rows, positions[block], velocities[block])
             if (status == STUCK).any():
                 _refuse_collapse(first + int(np.argmax(status == STUCK)), system)
-            parts.append(_drain(rows, first + active))
+            parts.append(drain(rows, first + active))
             n_forced += int(parts[-1][-1].sum())
             if n_forced > _MOST_FORCED:
                 _refuse_pile(n_forced, system)
-    return Motion(positions, velocities, _gather(parts))
+    return Motion(positions, velocities, gather(parts))
 
 
-def _at_rest_in_time(start: ParticleState, block: slice, *, interacting: bool) -> Discs:
+def _at_rest_in_time(system: HardSpheres, start: ParticleState, block: slice) -> Discs:
     """Return the running state at time 0, with nothing predicted yet."""
     positions = start.positions[block]
     n_systems, n_particles, _ = positions.shape
-    inside = np.zeros((n_systems, n_particles, n_particles), dtype=np.bool_)
-    if not interacting:
-        radii = start.radii[block]
-        for i in range(n_particles):
-            separation = positions - positions[:, i : i + 1]
-            inside[:, i] = (separation**2).sum(axis=-1) < (radii + radii[:, i : i + 1]) ** 2
-            inside[:, i, i] = False
-    clock = np.zeros((n_systems, 2))
     tally = np.zeros((n_systems, 3), dtype=np.int64)
     tally[:, 0] = 1  # frame 0 is the start state itself
     per_disc = (n_systems, n_particles)
     return Discs(
         radii=np.ascontiguousarray(start.radii[block]),
         masses=np.ascontiguousarray(start.masses[block]),
-        origin=np.ascontiguousarray(positions.swapaxes(1, 2)),  # (system, dim, particle)
-        velocity=np.ascontiguousarray(start.velocities[block].swapaxes(1, 2)),
-        since=np.zeros(per_disc),
+        place=np.array(positions.swapaxes(1, 2), order="C"),  # (system, dim, particle)
+        velocity=np.array(start.velocities[block].swapaxes(1, 2), order="C"),
         struck=np.full(per_disc, -NEVER),
         due=np.full(per_disc, NEVER),
         partner=np.tile(np.arange(n_particles), (n_systems, 1)),
-        inside=inside,
-        clock=clock,
+        inside=_overlaps(system, positions, start.radii[block]),
+        clock=np.zeros((n_systems, 2)),
         tally=tally,
     )
 
 
-def _empty_rows(n_systems: int, capacity: int, dim: int) -> Rows:
-    """Return log buffers of ``capacity`` rows a system."""
-    shape = (n_systems, capacity)
-    return Rows(
-        time=np.empty(shape),
-        i=np.empty(shape, dtype=np.int32),
-        j=np.empty(shape, dtype=np.int32),
-        impulse=np.empty(shape),
-        normal=np.empty((*shape, dim)),
-        forced=np.empty(shape, dtype=np.bool_),
-        filled=np.zeros((n_systems, 1), dtype=np.int64),
-    )
-
-
-def _drain(rows: Rows, systems: np.ndarray) -> list[np.ndarray]:
-    """Return the filled rows of these systems as flat columns in the order of ``CollisionLog``."""
-    written = np.arange(rows.time.shape[1]) < rows.filled  # (system, row)
-    system = systems[np.nonzero(written)[0]].astype(np.int32)
-    columns = (rows.time, rows.i, rows.j, rows.impulse, rows.normal, rows.forced)
-    return [system, *(column[written] for column in columns)]
-
-
-def _gather(parts: list[list[np.ndarray]]) -> CollisionLog:
-    """Join the rounds: a stable sort by system keeps each system's rows in order of time."""
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    order = np.argsort(columns[0], kind="stable")
-    return CollisionLog(*(column[order] for column in columns))
+def _overlaps(system: HardSpheres, positions: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    """Tell which ghosts overlap at the start, (system, particle, particle); of other discs nothing is kept."""
+    n_systems, n_particles = radii.shape
+    if system.interacting:
+        return np.zeros((n_systems, 0, 0), dtype=np.bool_)
+    inside = np.empty((n_systems, n_particles, n_particles), dtype=np.bool_)
+    for i in range(n_particles):
+        separation = minimum_image(positions - positions[:, i : i + 1], system)
+        inside[:, i] = (separation**2).sum(axis=-1) < (radii + radii[:, i : i + 1]) ** 2
+        inside[:, i, i] = False
+    return inside
 
 
 def _refuse_collapse(which: int, system: HardSpheres) -> None:

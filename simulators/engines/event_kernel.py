@@ -1,12 +1,11 @@
 """The compiled part of the event-driven engine: one system runs from collision to collision.
 
-Each disc keeps the place, velocity and local time at which its present flight began, so a flight is one closed form
-however many frames it crosses, and frames never touch the dynamics. Each disc also keeps its next event and its
-partner in it. Local time restarts now and then from a later epoch, so that long runs lose no digits.
+Each disc keeps the place and velocity from which it would have come at a common epoch had it always flown as it does
+now, in a frame that falls with gravity. There all relative motion is linear, so the first partner of a disc is found in
+one pass over contiguous arrays, and a collision touches only the discs that take part. Each disc also keeps its next
+event and its partner in it. The epoch moves on every few dozen events, so that long runs lose no digits.
 
-All compiled functions live in this one file: numba's cache notices a change in it, but not in a file it imports.
-Never rename its record classes: a cache left by an older version names them, and would no longer load.
-``no_type_check`` keeps the run-time type checker of the tests away from functions that numba compiles.
+Never rename the record classes: a cache left by an older version names them, and would no longer load.
 """
 
 import math
@@ -15,28 +14,32 @@ from typing import NamedTuple, no_type_check
 import numpy as np
 from numba import njit, prange
 
-NEVER = 1e300  # finite: no inf enters the arithmetic
-FRESH, RUNNING, DONE, STUCK = 0, 1, 2, 3
+from simulators.engines.event_rules import (
+    DONE,
+    FRESH,
+    NEVER,
+    RUNNING,
+    STUCK,
+    Rows,
+    borrowing,
+    leave_delay,
+    log_row,
+    next_wall,
+    pair_impulse,
+    touch_delay,
+    wall_departure,
+)
+
 FRAME, EVENTS, BURST = 0, 1, 2  # columns of Discs.tally
 EPOCH, BURST_BEGAN = 0, 1  # columns of Discs.clock
 
-_EVENTS_PER_EPOCH = 256  # an epoch then spans a few hundred events, and local times keep 13 digits of one flight
+_EVENTS_PER_EPOCH = 64  # places then stay within a few flights of the box, and keep 15 digits of it
 _BURST_LENGTH = 1000  # events a disc within 1e-9 of a frame interval: time stands still, no physical cluster does this
 _BURST_SPAN = 1e-9
 
-compiled = njit(cache=True, error_model="numpy")
-
-
-class Law(NamedTuple):
-    """What all systems share."""
-
-    gravity: np.ndarray  # (dim,)
-    box: np.ndarray  # (dim,)
-    restitution: float
-    contact_time: float
-    interacting: bool
-    frame_interval: float
-    n_frames: int
+# reordering and finite numbers only: without them the loop and its minimum are not vectorized
+_REORDERING = {"nnan", "ninf", "nsz", "arcp", "contract", "reassoc"}
+vectorized = njit(cache=True, error_model="numpy", _nrt=False, fastmath=_REORDERING)  # pyright: ignore[reportCallIssue]
 
 
 class Discs(NamedTuple):
@@ -44,243 +47,300 @@ class Discs(NamedTuple):
 
     radii: np.ndarray  # (particle,)
     masses: np.ndarray  # (particle,)
-    origin: np.ndarray  # (dim, particle) where the present flight began
-    velocity: np.ndarray  # (dim, particle) at that place
-    since: np.ndarray  # (particle,) local time of that place
-    struck: np.ndarray  # (particle,) local time of the last collision
+    place: np.ndarray  # (dim, particle) at the epoch, were there no collision since
+    velocity: np.ndarray  # (dim, particle) at the epoch
+    struck: np.ndarray  # (particle,) local time of the last collision; local time is counted from the epoch
     due: np.ndarray  # (particle,) local time of the next event
-    partner: np.ndarray  # (particle,) of that event; walls are negative
+    partner: np.ndarray  # (particle,) of that event; walls are negative; itself: only to look again
     inside: np.ndarray  # (particle, particle) ghosts that overlap
     clock: np.ndarray  # (2,) epoch; local time at which the present burst began
     tally: np.ndarray  # (3,) next frame, events so far, events in this burst
 
 
-class Rows(NamedTuple):
-    """Buffers for the log: all systems with a leading axis, or one system without it."""
-
-    time: np.ndarray  # (row,)
-    i: np.ndarray  # (row,)
-    j: np.ndarray  # (row,)
-    impulse: np.ndarray  # (row,)
-    normal: np.ndarray  # (row, dim)
-    forced: np.ndarray  # (row,)
-    filled: np.ndarray  # (1,)
-
-
-@compiled
+@vectorized
 @no_type_check
-def _fly(discs, gravity, now, position, velocity):
-    """Write where every disc is at local time ``now``, and how fast."""
-    for axis in range(gravity.shape[0]):
-        g = gravity[axis]
-        for k in range(discs.since.shape[0]):
-            s = now - discs.since[k]
-            v = discs.velocity[axis, k]
-            position[axis, k] = discs.origin[axis, k] + (v + 0.5 * g * s) * s
-            velocity[axis, k] = v + g * s
+def _upstream(r, w, reach, length):
+    """Return the image of a separation that a pair with relative velocity w meets first: within a box before contact.
+
+    In the direction of w it lies in [reach - length, reach), so every contact before w has carried it across
+    length - 2 reach is one with this image.
+    """
+    sign = 1.0 if w >= 0.0 else -1.0
+    ahead = sign * r
+    return sign * (ahead - length * (math.floor((ahead - reach) * (1.0 / length)) + 1.0))
 
 
-@compiled
+@vectorized
 @no_type_check
-def _wall_delay(gap, rate, pull):
-    """Return the first s >= 0 at which gap + rate s + pull s^2 / 2 reaches 0 from above, without cancellation."""
-    if rate >= 0.0 and pull >= 0.0:
-        return NEVER
-    gap = max(gap, 0.0)
-    if gap == 0.0 and rate <= 0.0:
-        return 0.0
-    square = rate * rate - 2.0 * pull * gap
-    if square < 0.0:
-        return NEVER
-    if rate < 0.0:
-        return 2.0 * gap / (math.sqrt(square) - rate)
-    return (rate + math.sqrt(square)) / -pull
+def _touches_2d(i, now, x, y, u, v, radii, delays):
+    """Write when disc i touches each other one, as ``touch_delay``, and return the least delay.
 
-
-@compiled
-@no_type_check
-def _pair_motion(i, k, position, velocity, reach):
-    """Return the coefficients of |r + w s|^2 - reach^2 = gap + 2 approach s + speed s^2; gravity cancels."""
-    gap, approach, speed = -reach * reach, 0.0, 0.0
-    for axis in range(position.shape[0]):
-        r = position[axis, i] - position[axis, k]
-        w = velocity[axis, i] - velocity[axis, k]
-        gap += r * r
-        approach += r * w
-        speed += w * w
-    return gap, approach, speed
-
-
-@compiled
-@no_type_check
-def _touch_delay(gap, approach, speed):
-    """Return when a pair touches: now if it overlaps and approaches, never if it separates."""
-    square = approach * approach - speed * gap
-    if approach >= 0.0 or square < 0.0:
-        return NEVER
-    return max(gap, 0.0) / (math.sqrt(square) - approach)
-
-
-@compiled
-@no_type_check
-def _leave_delay(gap, approach, speed):
-    """Return when a pair of overlapping ghosts comes apart."""
-    if speed == 0.0:
-        return NEVER
-    root = math.sqrt(max(approach * approach - speed * gap, 0.0))
-    if approach > 0.0:
-        return max(-gap, 0.0) / (approach + root)
-    return (root - approach) / speed
-
-
-@compiled
-@no_type_check
-def _next_wall(i, position, velocity, radius, law):
-    """Return the delay until disc i meets a wall, and which."""
-    best, wall = NEVER, i
-    for axis in range(law.gravity.shape[0]):
-        x, v, g = position[axis, i], velocity[axis, i], law.gravity[axis]
-        low = _wall_delay(x - radius, v, g)
-        high = _wall_delay(law.box[axis] - radius - x, -v, -g)
-        if low < best:
-            best, wall = low, -(2 * axis + 1)
-        if high < best:
-            best, wall = high, -(2 * axis + 2)
-    return best, wall
-
-
-@compiled
-@no_type_check
-def _predict(i, now, discs, law, position, velocity):
-    """Find the next event of disc i; the other disc need not know, since the earlier of two predictions happens."""
-    radii = discs.radii
-    best, who = _next_wall(i, position, velocity, radii[i], law)
+    Places x, y and velocities u, v are those at the epoch.
+    """
+    xi, yi, ui, vi, radius = x[i] + u[i] * now, y[i] + v[i] * now, u[i], v[i], radii[i]
+    least = NEVER
     for k in range(radii.shape[0]):
+        rx = xi - (x[k] + u[k] * now)
+        ry = yi - (y[k] + v[k] * now)
+        du = ui - u[k]
+        dv = vi - v[k]
+        reach = radius + radii[k]
+        gap = rx * rx + ry * ry - reach * reach
+        approach = rx * du + ry * dv  # exactly 0 for k = i
+        speed = du * du + dv * dv
+        square = approach * approach - speed * gap
+        delay = max(gap, 0.0) / (math.sqrt(max(square, 0.0)) - approach)
+        delay = delay if approach < 0.0 and square >= 0.0 else NEVER
+        delays[k] = delay
+        least = min(least, delay)
+    return least
+
+
+@vectorized
+@no_type_check
+def _touches_3d(i, now, x, y, z, u, v, w, radii, delays):
+    """Do the same for spheres. A copy, as the loop over axes inside would cost the vectorization."""
+    xi, yi, zi, ui, vi, wi = x[i] + u[i] * now, y[i] + v[i] * now, z[i] + w[i] * now, u[i], v[i], w[i]
+    radius, least = radii[i], NEVER
+    for k in range(radii.shape[0]):
+        rx = xi - (x[k] + u[k] * now)
+        ry = yi - (y[k] + v[k] * now)
+        rz = zi - (z[k] + w[k] * now)
+        du = ui - u[k]
+        dv = vi - v[k]
+        dw = wi - w[k]
+        reach = radius + radii[k]
+        gap = rx * rx + ry * ry + rz * rz - reach * reach
+        approach = rx * du + ry * dv + rz * dw
+        speed = du * du + dv * dv + dw * dw
+        square = approach * approach - speed * gap
+        delay = max(gap, 0.0) / (math.sqrt(max(square, 0.0)) - approach)
+        delay = delay if approach < 0.0 and square >= 0.0 else NEVER
+        delays[k] = delay
+        least = min(least, delay)
+    return least
+
+
+@vectorized
+@no_type_check
+def _images(i, now, x, v, radii, length, images):
+    """Write places at the epoch along a periodic axis from which disc i meets the others; return how long they hold."""
+    xi, vi, radius = x[i] + v[i] * now, v[i], radii[i]
+    fastest, widest = 0.0, 0.0
+    for k in range(radii.shape[0]):
+        r = xi - (x[k] + v[k] * now)
+        w = vi - v[k]
+        reach = radius + radii[k]
+        images[k] = x[k] + (r - _upstream(r, w, reach, length))
+        fastest = max(fastest, abs(w))
+        widest = max(widest, reach)
+    return (length - 2.0 * widest) / fastest if fastest > 0.0 else NEVER
+
+
+@borrowing
+@no_type_check
+def _next_touch(i, now, discs, law, scratch):
+    """Write when disc i touches each other one into the first row of scratch; return the least delay, and the limit.
+
+    Beyond the limit, a pair might meet across another end of a periodic box.
+    """
+    place, velocity, radii, delays = discs.place, discs.velocity, discs.radii, scratch[0]
+    x, y, z, limit = place[0], place[1], place[-1], NEVER
+    if law.periodic[0]:
+        x = scratch[1]
+        limit = min(limit, _images(i, now, place[0], velocity[0], radii, law.box[0], x))
+    if law.periodic[1]:
+        y = scratch[2]
+        limit = min(limit, _images(i, now, place[1], velocity[1], radii, law.box[1], y))
+    if place.shape[0] == 2:
+        return _touches_2d(i, now, x, y, velocity[0], velocity[1], radii, delays), limit
+    if law.periodic[2]:
+        z = scratch[3]
+        limit = min(limit, _images(i, now, place[2], velocity[2], radii, law.box[2], z))
+    return _touches_3d(i, now, x, y, z, velocity[0], velocity[1], velocity[2], radii, delays), limit
+
+
+@vectorized
+@no_type_check
+def _least(values):
+    """Return the least of an array."""
+    least = values[0]
+    for k in range(values.shape[0]):
+        least = min(least, values[k])
+    return least
+
+
+@borrowing
+@no_type_check
+def _index(values, value):
+    """Return the first index at which an array has a value it is known to have."""
+    k = 0
+    while values[k] != value:
+        k += 1
+    return k
+
+
+@borrowing
+@no_type_check
+def _separation(axis, i, j, now, discs, law):
+    """Return x_i - x_j along an axis, between nearest images."""
+    r = discs.place[axis, i] - discs.place[axis, j] + (discs.velocity[axis, i] - discs.velocity[axis, j]) * now
+    if law.periodic[axis]:
+        r -= law.box[axis] * np.rint(r / law.box[axis])
+    return r
+
+
+@borrowing
+@no_type_check
+def _next_ghost_touch(i, now, discs, law, delays):
+    """Write when ghost i begins or ends to overlap each other one; return as ``_next_touch``."""
+    limit = NEVER
+    for k in range(discs.due.shape[0]):
+        delays[k] = NEVER
         if k == i:
             continue
-        gap, approach, speed = _pair_motion(i, k, position, velocity, radii[i] + radii[k])
-        if not law.interacting and discs.inside[i, k]:
-            delay = _leave_delay(gap, approach, speed)
-        else:
-            delay = _touch_delay(gap, approach, speed)
-        if delay < best:
-            best, who = delay, k
+        reach = discs.radii[i] + discs.radii[k]
+        inside = discs.inside[i, k]
+        gap, approach, speed = -reach * reach, 0.0, 0.0
+        for axis in range(law.gravity.shape[0]):
+            w = discs.velocity[axis, i] - discs.velocity[axis, k]
+            r = _separation(axis, i, k, now, discs, law)
+            if law.periodic[axis] and w != 0.0:
+                limit = min(limit, (law.box[axis] - 2.0 * reach) / abs(w))
+                r = r if inside else _upstream(r, w, reach, law.box[axis])
+            gap += r * r
+            approach += r * w
+            speed += w * w
+        delays[k] = leave_delay(gap, approach, speed) if inside else touch_delay(gap, approach, speed)
+    return _least(delays), limit
+
+
+@borrowing
+@no_type_check
+def _predict(i, now, discs, law, scratch):
+    """Find the next event of disc i; the other disc need not know, since the earlier of two predictions happens."""
+    if law.interacting:
+        best, limit = _next_touch(i, now, discs, law, scratch)
+    else:
+        best, limit = _next_ghost_touch(i, now, discs, law, scratch[0])
+    who = _index(scratch[0], best) if best < NEVER else i
+    if limit < best:
+        best, who = limit, i
+    for axis in range(law.gravity.shape[0]):
+        if not law.periodic[axis]:
+            g = law.gravity[axis]
+            v = discs.velocity[axis, i]
+            x = discs.place[axis, i] + (v + 0.5 * g * now) * now
+            delay, wall = next_wall(axis, x, v + g * now, discs.radii[i], law)
+            if delay < best:
+                best, who = delay, wall
     discs.due[i] = now + best
     discs.partner[i] = who
 
 
-@compiled
+@borrowing
 @no_type_check
-def _log(rows, time, i, j, impulse, forced):
-    """Append a row but for its normal, which the caller has written in place."""
-    row = rows.filled[0]
-    rows.time[row] = time
-    rows.i[row] = i
-    rows.j[row] = j
-    rows.impulse[row] = impulse
-    rows.forced[row] = forced
-    rows.filled[0] = row + 1
-
-
-@compiled
-@no_type_check
-def _begin_flight(i, now, discs, position, velocity):
-    """Let disc i fly on from where it is, with the velocity it has now."""
-    for axis in range(position.shape[0]):
-        discs.origin[axis, i] = position[axis, i]
-        discs.velocity[axis, i] = velocity[axis, i]
-    discs.since[i] = now
-    discs.struck[i] = now
-
-
-@compiled
-@no_type_check
-def _meet_wall(i, wall, now, discs, law, rows, position, velocity):
+def _meet_wall(i, wall, now, discs, law, rows):
     """Reflect disc i from a wall."""
     axis = (-wall - 1) // 2
     low = (-wall - 1) % 2 == 0
     sign = 1.0 if low else -1.0
-    arrival = max(-sign * velocity[axis, i], 0.0)
-    forced = law.restitution < 1.0 and now - discs.struck[i] < law.contact_time
-    departure = arrival if forced else law.restitution * arrival
-    pull = sign * law.gravity[axis]
-    slowest = -0.25 * pull * law.contact_time  # falls back after half a contact time
-    if pull < 0.0 and departure <= (slowest if law.restitution < 1.0 else 0.0):
-        departure = slowest
-        forced = True
+    g = law.gravity[axis]
+    arrival = max(-sign * (discs.velocity[axis, i] + g * now), 0.0)
+    departure, forced = wall_departure(arrival, sign * g, now - discs.struck[i], law)
     # exactly on the wall: rounding must not leave a disc a hair behind it
-    position[axis, i] = discs.radii[i] if low else law.box[axis] - discs.radii[i]
-    velocity[axis, i] = sign * departure
-    _begin_flight(i, now, discs, position, velocity)
-    rows.normal[rows.filled[0], :] = 0.0
-    rows.normal[rows.filled[0], axis] = sign
-    _log(rows, discs.clock[EPOCH] + now, i, wall, discs.masses[i] * (arrival + departure), forced)
+    x = discs.radii[i] if low else law.box[axis] - discs.radii[i]
+    v = sign * departure - g * now
+    discs.velocity[axis, i] = v
+    discs.place[axis, i] = x - (v + 0.5 * g * now) * now
+    discs.struck[i] = now
+    row = rows.filled[0]
+    for other in range(law.gravity.shape[0]):
+        rows.normal[row, other] = sign if other == axis else 0.0
+    log_row(rows, discs.clock[EPOCH] + now, i, wall, discs.masses[i] * (arrival + departure), forced)
 
 
-@compiled
+@borrowing
 @no_type_check
-def _meet_disc(i, j, now, discs, law, rows, position, velocity):
+def _meet_disc(i, j, now, discs, law, rows):
     """Exchange momentum along the line of centres; ghosts only log what they would have exchanged."""
-    normal = rows.normal[rows.filled[0]]
-    distance, rate = 0.0, 0.0
+    row = rows.filled[0]
+    square, rate = 0.0, 0.0
     for axis in range(law.gravity.shape[0]):
-        r = position[axis, i] - position[axis, j]
-        normal[axis] = r
-        distance += r * r
-        rate += r * (velocity[axis, i] - velocity[axis, j])
-    distance = math.sqrt(distance)
-    rate /= distance
-    for axis in range(law.gravity.shape[0]):
-        normal[axis] /= distance
+        r = _separation(axis, i, j, now, discs, law)
+        rows.normal[row, axis] = r
+        square += r * r
+        rate += r * (discs.velocity[axis, i] - discs.velocity[axis, j])
     if rate >= 0.0:
         return  # grazing: the last bit of approach was lost in rounding, and nothing is exchanged
-    recent = now - max(discs.struck[i], discs.struck[j]) < law.contact_time
-    forced = law.interacting and law.restitution < 1.0 and recent
-    restitution = 1.0 if forced else law.restitution
-    reduced = discs.masses[i] * discs.masses[j] / (discs.masses[i] + discs.masses[j])
-    impulse = -(1.0 + restitution) * reduced * rate
+    distance = math.sqrt(square)
+    pause = now - max(discs.struck[i], discs.struck[j])
+    impulse, forced = pair_impulse(-rate / distance, discs.masses[i], discs.masses[j], pause, law)
+    for axis in range(law.gravity.shape[0]):
+        rows.normal[row, axis] /= distance
+        if law.interacting:
+            push = impulse * rows.normal[row, axis]
+            discs.velocity[axis, i] += push / discs.masses[i]
+            discs.velocity[axis, j] -= push / discs.masses[j]
+            discs.place[axis, i] -= push / discs.masses[i] * now
+            discs.place[axis, j] += push / discs.masses[j] * now
     if law.interacting:
-        for axis in range(law.gravity.shape[0]):
-            velocity[axis, i] += impulse / discs.masses[i] * normal[axis]
-            velocity[axis, j] -= impulse / discs.masses[j] * normal[axis]
-        _begin_flight(i, now, discs, position, velocity)
-        _begin_flight(j, now, discs, position, velocity)
-    _log(rows, discs.clock[EPOCH] + now, i, j, impulse, forced)
+        discs.struck[i] = now
+        discs.struck[j] = now
+    log_row(rows, discs.clock[EPOCH] + now, i, j, impulse, forced)
 
 
-@compiled
+@borrowing
 @no_type_check
-def _happen(i, j, now, discs, law, rows, position, velocity):
-    """Carry out the event of disc i with partner j."""
+def _forget(partner, i, j):
+    """Let those that wait for one of these look again when their time comes: it is not later than their next event."""
+    for k in range(partner.shape[0]):
+        partner[k] = k if (partner[k] == i) | (partner[k] == j) else partner[k]
+
+
+@borrowing
+@no_type_check
+def _step(i, now, discs, law, rows, scratch):
+    """Carry out the event of disc i, and renew the predictions that it has overthrown."""
+    j = discs.partner[i]
     if j < 0:
-        _meet_wall(i, j, now, discs, law, rows, position, velocity)
-        return
-    first, second = min(i, j), max(i, j)
-    leaving = discs.inside[i, j]
-    if not leaving:
-        _meet_disc(first, second, now, discs, law, rows, position, velocity)
-    if not law.interacting:
-        discs.inside[i, j] = not leaving
-        discs.inside[j, i] = not leaving
+        _meet_wall(i, j, now, discs, law, rows)
+    elif j != i:
+        if law.interacting or not discs.inside[i, j]:
+            _meet_disc(min(i, j), max(i, j), now, discs, law, rows)
+        if not law.interacting:
+            discs.inside[i, j] = not discs.inside[i, j]
+            discs.inside[j, i] = discs.inside[i, j]
+    if j != i:
+        _forget(discs.partner, i, j)
+    _predict(i, now, discs, law, scratch)
+    if j >= 0 and j != i:
+        _predict(j, now, discs, law, scratch)
 
 
-@compiled
+@borrowing
 @no_type_check
-def _predict_after(i, j, now, discs, law, position, velocity):
-    """Renew the predictions of the discs of an event, and of those that were waiting for one of them."""
+def _move_epoch(now, discs, law):
+    """Count local time from a later epoch, and bring places along periodic axes back into the box."""
+    shift = 2.0 ** math.floor(math.log2(now))  # few bits, so that the epoch stays exact
+    discs.clock[EPOCH] += shift
+    discs.clock[BURST_BEGAN] -= shift
     for k in range(discs.due.shape[0]):
-        waiting = discs.partner[k] == i or (j >= 0 and discs.partner[k] == j)
-        if waiting and k != i and k != j:
-            _predict(k, now, discs, law, position, velocity)
-    _predict(i, now, discs, law, position, velocity)
-    if j >= 0:
-        _predict(j, now, discs, law, position, velocity)
+        discs.struck[k] -= shift
+        discs.due[k] -= shift
+        for axis in range(law.gravity.shape[0]):
+            g = law.gravity[axis]
+            x = discs.place[axis, k] + (discs.velocity[axis, k] + 0.5 * g * shift) * shift
+            if law.periodic[axis]:
+                x -= law.box[axis] * math.floor(x / law.box[axis])
+            discs.place[axis, k] = x
+            discs.velocity[axis, k] += g * shift
 
 
-@compiled
+@borrowing
 @no_type_check
 def _keep_time(now, discs, law):
-    """Count the event, restart local time after some hundred, and return False when time stands still."""
+    """Count the event, move the epoch after some dozen, and return False when time stands still."""
     tally, clock = discs.tally, discs.clock
     tally[EVENTS] += 1
     tally[BURST] += 1
@@ -288,53 +348,45 @@ def _keep_time(now, discs, law):
         clock[BURST_BEGAN] = now
         tally[BURST] = 0
     if tally[EVENTS] % _EVENTS_PER_EPOCH == 0 and now > 0.0:
-        shift = 2.0 ** math.floor(math.log2(now))  # few bits, so that the epoch stays exact
-        clock[EPOCH] += shift
-        clock[BURST_BEGAN] -= shift
-        for k in range(discs.due.shape[0]):
-            discs.since[k] -= shift
-            discs.struck[k] -= shift
-            discs.due[k] -= shift
+        _move_epoch(now, discs, law)
     return tally[BURST] < _BURST_LENGTH * discs.due.shape[0]
 
 
-@compiled
+@borrowing
 @no_type_check
-def _write_frames(before, discs, law, positions, velocities, position, velocity):
-    """Write the frames that come before a time; return whether all are written."""
-    tally = discs.tally
-    while tally[FRAME] < law.n_frames and tally[FRAME] * law.frame_interval < before:
-        now = tally[FRAME] * law.frame_interval - discs.clock[EPOCH]
-        _fly(discs, law.gravity, now, position, velocity)
+def _write_frame(frame, discs, law, positions, velocities):
+    """Write where every disc is at a frame, and how fast; along periodic axes in [0, length)."""
+    now = frame * law.frame_interval - discs.clock[EPOCH]
+    for axis in range(law.gravity.shape[0]):
+        g, length = law.gravity[axis], law.box[axis]
         for k in range(discs.due.shape[0]):
-            for axis in range(law.gravity.shape[0]):
-                positions[tally[FRAME], k, axis] = position[axis, k]
-                velocities[tally[FRAME], k, axis] = velocity[axis, k]
-        tally[FRAME] += 1
-    return tally[FRAME] == law.n_frames
+            v = discs.velocity[axis, k]
+            x = discs.place[axis, k] + (v + 0.5 * g * now) * now
+            if law.periodic[axis]:
+                x -= length * math.floor(x / length)
+                x = x if x < length else 0.0  # a hair below 0 rounds up to the length
+            positions[frame, k, axis] = x
+            velocities[frame, k, axis] = v + g * now
 
 
-@compiled
+@borrowing
 @no_type_check
-def _run(status, discs, law, rows, positions, velocities):
+def _run(status, discs, law, rows, positions, velocities, scratch):
     """Run one system until it is done, its buffer is full, or time stands still; return its status."""
-    n, dim = discs.due.shape[0], law.gravity.shape[0]
-    position, velocity = np.empty((dim, n)), np.empty((dim, n))
+    n = discs.due.shape[0]
     if status == FRESH:
-        _fly(discs, law.gravity, 0.0, position, velocity)
         for k in range(n):
-            _predict(k, 0.0, discs, law, position, velocity)
+            _predict(k, 0.0, discs, law, scratch)
     while True:
-        i = np.argmin(discs.due)
-        now = discs.due[i]
-        if _write_frames(discs.clock[EPOCH] + now, discs, law, positions, velocities, position, velocity):
-            return DONE
+        now = _least(discs.due)
+        while discs.tally[FRAME] * law.frame_interval < discs.clock[EPOCH] + now:
+            _write_frame(discs.tally[FRAME], discs, law, positions, velocities)
+            discs.tally[FRAME] += 1
+            if discs.tally[FRAME] == law.n_frames:
+                return DONE
         if rows.filled[0] == rows.time.shape[0]:
             return RUNNING
-        j = discs.partner[i]
-        _fly(discs, law.gravity, now, position, velocity)
-        _happen(i, j, now, discs, law, rows, position, velocity)
-        _predict_after(i, j, now, discs, law, position, velocity)
+        _step(_index(discs.due, now), now, discs, law, rows, scratch)
         if not _keep_time(now, discs, law):
             return STUCK
 
@@ -348,9 +400,8 @@ def run_systems(active, status, discs, law, rows, positions, velocities):
         one = Discs(
             discs.radii[s],
             discs.masses[s],
-            discs.origin[s],
+            discs.place[s],
             discs.velocity[s],
-            discs.since[s],
             discs.struck[s],
             discs.due[s],
             discs.partner[s],
@@ -367,4 +418,4 @@ def run_systems(active, status, discs, law, rows, positions, velocities):
             rows.forced[a],
             rows.filled[a],
         )
-        status[s] = _run(status[s], one, law, log, positions[s], velocities[s])
+        status[s] = _run(status[s], one, law, log, positions[s], velocities[s], np.empty((4, one.due.shape[0])))

@@ -14,7 +14,21 @@ BOUNDARIES = ("walls", "periodic", "open")
 
 
 @runtime_checkable
-class System(Protocol):
+class Boxed(Protocol):
+    """Anything in a box: what the geometry needs to know of a system."""
+
+    @property
+    def dim(self) -> int: ...  # noqa: D102 (read-only: the dataclasses are frozen)
+
+    @property
+    def box(self) -> tuple[float, ...]: ...  # noqa: D102
+
+    @property
+    def boundary(self) -> str | tuple[str, ...]: ...  # noqa: D102
+
+
+@runtime_checkable
+class System(Boxed, Protocol):
     """A law of motion with everything that is fixed about it. A frozen dataclass; a new one takes one file.
 
     Attributes:
@@ -29,16 +43,7 @@ class System(Protocol):
     engines: ClassVar[tuple[str, ...]]
 
     @property
-    def n_particles(self) -> int: ...  # noqa: D102 (read-only: the dataclasses are frozen)
-
-    @property
-    def dim(self) -> int: ...  # noqa: D102
-
-    @property
-    def box(self) -> tuple[float, ...]: ...  # noqa: D102
-
-    @property
-    def boundary(self) -> str | tuple[str, ...]: ...  # noqa: D102
+    def n_particles(self) -> int: ...  # noqa: D102
 
     @property
     def preferred_engine(self) -> str:
@@ -84,17 +89,17 @@ def volume(radius: Any, dim: int) -> Any:
     return math.pi * radius**2 if dim == 2 else 4 / 3 * math.pi * radius**3
 
 
-def boundaries(system: System) -> tuple[str, ...]:
+def boundaries(system: Boxed) -> tuple[str, ...]:
     """Return the boundary of each axis."""
     return (system.boundary,) * system.dim if isinstance(system.boundary, str) else tuple(system.boundary)
 
 
-def periodic_axes(system: System) -> Bool[np.ndarray, " dim"]:
+def periodic_axes(system: Boxed) -> Bool[np.ndarray, " dim"]:
     """Tell which axes are periodic."""
     return np.array([kind == "periodic" for kind in boundaries(system)])
 
 
-def minimum_image(separation: Float64[np.ndarray, "... dim"], system: System) -> Float64[np.ndarray, "... dim"]:
+def minimum_image(separation: Float64[np.ndarray, "... dim"], system: Boxed) -> Float64[np.ndarray, "... dim"]:
     """Return separations between nearest images: along periodic axes, in [-length / 2, length / 2]."""
     lengths = np.where(periodic_axes(system), np.array(system.box), np.inf)
     whole = np.round(separation / lengths)  # zero along the other axes

@@ -1,0 +1,463 @@
+"""The compiled part of the event-driven engine with cells: one system runs from event to event.
+
+Cells: the box is cut into cells wider than the largest particle, so a particle can only touch those in its own cell and
+the cells around it. It knows two next events: the one with a partner, and the plane it reaches first, which is a wall
+or the border to the next cell. At a border it looks only into the cells that came near; all else still holds.
+
+Time: places and velocities are kept as they would be at a common epoch had nothing happened since, in a frame that
+falls with gravity: ``x(t) = place + (velocity + gravity t / 2) t``. So relative motion is linear, a particle is touched
+only by its own events, and frames never touch the dynamics. The epoch moves on every few events a particle, so long
+runs lose no digits.
+
+Two dimensions are three with a single layer of cells: every third coordinate is exactly 0 and stays so.
+
+References:
+    Rapaport 1980, "The event scheduling problem in molecular dynamic simulation", doi:10.1016/0021-9991(80)90104-7:
+    cell crossings are events. Lubachevsky 1991, "How to simulate billiards and similar systems",
+    doi:10.1016/0021-9991(91)90222-7: one event a particle, and its partner need not know. We find a prediction whose
+    partner collided meanwhile when it is due, by a count of the partner's collisions.
+"""
+
+import math
+from typing import NamedTuple, no_type_check
+
+import numpy as np
+from numba import njit, prange
+
+from simulators.engines.event_queue import play_all, reschedule
+from simulators.engines.event_rules import (
+    DONE,
+    FRESH,
+    NEVER,
+    RUNNING,
+    STUCK,
+    Rows,
+    borrowing,
+    log_row,
+    pair_impulse,
+    wall_delay,
+    wall_departure,
+)
+
+# A particle fills two cache lines, and its neighbours look only at the first: columns of Cells.motion (8 bytes each),
+PLACE, VELOCITY, RADIUS, MASS, PAIR_DUE, PLANE_DUE, STRUCK = 0, 3, 6, 8, 9, 10, 11
+NEXT, PREVIOUS, CELL, COUNT, PARTNER, PARTNER_COUNT, PLANE, NAME = 14, 15, 24, 27, 28, 29, 30, 31  # and of Cells.links
+COLUMNS = 16
+FRAME, EVENTS, BURST = 0, 1, 2  # columns of Cells.tally
+EPOCH, BURST_BEGAN = 0, 1  # columns of Cells.clock
+NOBODY, NO_AXIS = -1, -1
+
+_EVENTS_PER_EPOCH = 8  # a particle; flights then span few diameters, and places keep the digits of the box
+_BURST_LENGTH = 1000  # events a disc within 1e-9 of a frame interval: time stands still, no physical cluster does this
+_BURST_SPAN = 1e-9
+_TICK = 2.0**-51  # the least that moves a time on, as a share of it
+
+
+class Grid(NamedTuple):
+    """The cells; every vector has three entries."""
+
+    box: np.ndarray
+    periodic: np.ndarray
+    cells: np.ndarray  # along each axis
+    width: np.ndarray  # of a cell
+
+
+class Cells(NamedTuple):
+    """The running state, bit for bit: all systems with a leading axis, or one system without it."""
+
+    motion: np.ndarray  # (particle, 16) place, velocity, radius, mass, times of its next events and last collision
+    links: np.ndarray  # (particle, 32) the same memory as int32: its cell, neighbours in the list, partner, name
+    head: np.ndarray  # (cell,) first particle of each list
+    times: np.ndarray  # (node,) of the event queue
+    winners: np.ndarray  # (node,)
+    clock: np.ndarray  # (2,) epoch; local time at which the present burst began
+    tally: np.ndarray  # (3,) next frame, events in this epoch, events in this burst
+
+
+@borrowing
+@no_type_check
+def _fold(c, n, length):
+    """Return the cell of the grid that stands for cell c, and how far away its image lies."""
+    if c < 0:
+        return c + n, -length
+    if c >= n:
+        return c - n, length
+    return c, 0.0
+
+
+@borrowing
+@no_type_check
+def _span(axis, c, ahead, step, grid):
+    """Return the first and last cell to search along an axis: around c, or only that one step ahead."""
+    first, last = (c + step, c + step) if axis == ahead else (c - 1, c + 1)
+    if not grid.periodic[axis]:  # nothing lies behind walls
+        first, last = max(first, 0), min(last, grid.cells[axis] - 1)
+    return first, last
+
+
+@borrowing
+@no_type_check
+def _search_list(i, x, y, z, k, now, best, who, motion, links):
+    """Find the first partner of particle i, seen at (x, y, z), in the list that begins with k."""
+    while k >= 0:
+        rx = x - (motion[k, 0] + motion[k, 3] * now)
+        ry = y - (motion[k, 1] + motion[k, 4] * now)
+        rz = z - (motion[k, 2] + motion[k, 5] * now)
+        wx = motion[i, 3] - motion[k, 3]
+        wy = motion[i, 4] - motion[k, 4]
+        wz = motion[i, 5] - motion[k, 5]
+        reach = motion[i, RADIUS] + motion[k, RADIUS]
+        gap = rx * rx + ry * ry + rz * rz - reach * reach
+        approach = rx * wx + ry * wy + rz * wz
+        square = approach * approach - (wx * wx + wy * wy + wz * wz) * gap
+        if (approach < 0.0) & (square >= 0.0):  # one branch, seldom taken: else touch_delay
+            delay = max(gap, 0.0) / (math.sqrt(square) - approach)
+            if delay < best:
+                best, who = delay, k
+        k = links[k, NEXT]
+    return best, who
+
+
+@borrowing
+@no_type_check
+def _search(i, now, ahead, step, cells, grid):
+    """Find the first partner of particle i in the cells around, or those a step ahead, if it comes before the known."""
+    motion, links = cells.motion, cells.links
+    best, who = cells.motion[i, PAIR_DUE] - now, NOBODY
+    x0, x1 = _span(0, links[i, CELL], ahead, step, grid)
+    y0, y1 = _span(1, links[i, CELL + 1], ahead, step, grid)
+    z0, z1 = _span(2, links[i, CELL + 2], ahead, step, grid)
+    x = motion[i, 0] + motion[i, 3] * now
+    y = motion[i, 1] + motion[i, 4] * now
+    z = motion[i, 2] + motion[i, 5] * now
+    for ax in range(x0, x1 + 1):
+        cx, sx = _fold(ax, grid.cells[0], grid.box[0])
+        for ay in range(y0, y1 + 1):
+            cy, sy = _fold(ay, grid.cells[1], grid.box[1])
+            row = (cx * grid.cells[1] + cy) * grid.cells[2]
+            for az in range(z0, z1 + 1):
+                cz, sz = _fold(az, grid.cells[2], grid.box[2])
+                k = cells.head[row + cz]
+                if k >= 0:
+                    best, who = _search_list(i, x - sx, y - sy, z - sz, k, now, best, who, motion, links)
+    if who != NOBODY:
+        cells.motion[i, PAIR_DUE] = now + best
+        links[i, PARTNER] = who
+        links[i, PARTNER_COUNT] = links[who, COUNT]
+
+
+@borrowing
+@no_type_check
+def _search_around(i, now, cells, grid):
+    """Find the next pair event of particle i afresh."""
+    cells.motion[i, PAIR_DUE] = NEVER
+    _search(i, now, NO_AXIS, 0, cells, grid)
+
+
+@borrowing
+@no_type_check
+def _next_plane(i, now, cells, grid, law):
+    """Find the wall or the border of its cell that particle i reaches first."""
+    best, plane = NEVER, 0
+    radius = cells.motion[i, RADIUS]
+    for axis in range(law.gravity.shape[0]):
+        g, v0 = law.gravity[axis], cells.motion[i, VELOCITY + axis]
+        x = cells.motion[i, PLACE + axis] + (v0 + 0.5 * g * now) * now
+        v = v0 + g * now
+        c = cells.links[i, CELL + axis]
+        walls = not grid.periodic[axis]
+        low = radius if walls and c == 0 else c * grid.width[axis]
+        high = (c + 1) * grid.width[axis]
+        if walls and c == grid.cells[axis] - 1:
+            high = grid.box[axis] - radius
+        up = v >= 0.0
+        # the plane ahead comes first, unless gravity turns the particle before
+        delay = wall_delay(high - x if up else x - low, -abs(v), -g if up else g)
+        if delay == NEVER and g != 0.0:
+            up = not up
+            delay = wall_delay(high - x if up else x - low, abs(v), -g if up else g)
+            delay = max(delay, _TICK * now)  # not at this very instant: one that turns on a border would never leave it
+        if delay < best:
+            best, plane = delay, 2 * axis + up
+    cells.motion[i, PLANE_DUE] = now + best
+    cells.links[i, PLANE] = plane
+
+
+@borrowing
+@no_type_check
+def _queue(i, cells):
+    """Enter the earlier of the two next events of particle i."""
+    reschedule(i, min(cells.motion[i, PAIR_DUE], cells.motion[i, PLANE_DUE]), cells.times, cells.winners)
+
+
+@borrowing
+@no_type_check
+def _predict(i, now, cells, grid, law):
+    """Find both next events of particle i."""
+    _next_plane(i, now, cells, grid, law)
+    _search_around(i, now, cells, grid)
+    _queue(i, cells)
+
+
+@borrowing
+@no_type_check
+def _cell_of(i, links, grid):
+    """Return the number of the cell of particle i."""
+    return (links[i, CELL] * grid.cells[1] + links[i, CELL + 1]) * grid.cells[2] + links[i, CELL + 2]
+
+
+@borrowing
+@no_type_check
+def _enter(i, cells, grid):
+    """Put particle i first in the list of its cell."""
+    cell = _cell_of(i, cells.links, grid)
+    first = cells.head[cell]
+    cells.links[i, NEXT] = first
+    cells.links[i, PREVIOUS] = NOBODY
+    if first >= 0:
+        cells.links[first, PREVIOUS] = i
+    cells.head[cell] = i
+
+
+@borrowing
+@no_type_check
+def _leave(i, cells, grid):
+    """Take particle i out of the list of its cell."""
+    following, previous = cells.links[i, NEXT], cells.links[i, PREVIOUS]
+    if previous >= 0:
+        cells.links[previous, NEXT] = following
+    else:
+        cells.head[_cell_of(i, cells.links, grid)] = following
+    if following >= 0:
+        cells.links[following, PREVIOUS] = previous
+
+
+@borrowing
+@no_type_check
+def _cross(i, axis, step, now, cells, grid, law):
+    """Move particle i to the next cell along an axis, and look into the cells that came near."""
+    _leave(i, cells, grid)
+    c, image = _fold(cells.links[i, CELL + axis] + step, grid.cells[axis], grid.box[axis])
+    cells.links[i, CELL + axis] = c
+    cells.motion[i, PLACE + axis] -= image
+    _enter(i, cells, grid)
+    _next_plane(i, now, cells, grid, law)
+    _search(i, now, axis, step, cells, grid)
+    _queue(i, cells)
+
+
+@borrowing
+@no_type_check
+def _meet_wall(i, plane, now, cells, law, rows):
+    """Reflect particle i from a wall."""
+    axis, low = plane // 2, plane % 2 == 0
+    sign, g = 1.0 if low else -1.0, law.gravity[axis]
+    arrival = max(-sign * (cells.motion[i, VELOCITY + axis] + g * now), 0.0)
+    departure, forced = wall_departure(arrival, sign * g, now - cells.motion[i, STRUCK], law)
+    # exactly on the wall: rounding must not leave a particle a hair behind it
+    x = cells.motion[i, RADIUS] if low else law.box[axis] - cells.motion[i, RADIUS]
+    v = sign * departure
+    cells.motion[i, PLACE + axis] = x - (v - 0.5 * g * now) * now
+    cells.motion[i, VELOCITY + axis] = v - g * now
+    cells.motion[i, STRUCK] = now
+    cells.links[i, COUNT] += 1
+    rows.normal[rows.filled[0], :] = 0.0
+    rows.normal[rows.filled[0], axis] = sign
+    impulse = cells.motion[i, MASS] * (arrival + departure)
+    log_row(rows, cells.clock[EPOCH] + now, cells.links[i, NAME], -1 - plane, impulse, forced)
+
+
+@borrowing
+@no_type_check
+def _write_normal(i, j, now, motion, law, normal):
+    """Write the unit vector from j to i, and return how fast their distance grows."""
+    distance, rate = 0.0, 0.0
+    for axis in range(law.gravity.shape[0]):
+        w = motion[i, VELOCITY + axis] - motion[j, VELOCITY + axis]
+        r = motion[i, PLACE + axis] - motion[j, PLACE + axis] + w * now
+        if law.periodic[axis]:
+            r -= law.box[axis] * np.round(r / law.box[axis])
+        normal[axis] = r
+        distance += r * r
+        rate += r * w
+    distance = math.sqrt(distance)
+    for axis in range(law.gravity.shape[0]):
+        normal[axis] /= distance
+    return rate / distance
+
+
+@borrowing
+@no_type_check
+def _kick(i, momentum, normal, now, cells):
+    """Give particle i a momentum along the normal; its place at the epoch moves back so that it stays where it is."""
+    for axis in range(normal.shape[0]):
+        change = momentum / cells.motion[i, MASS] * normal[axis]
+        cells.motion[i, VELOCITY + axis] += change
+        cells.motion[i, PLACE + axis] -= change * now
+    cells.motion[i, STRUCK] = now
+
+
+@borrowing
+@no_type_check
+def _meet_pair(i, j, now, cells, law, rows):
+    """Exchange momentum along the line of centres."""
+    if cells.links[i, NAME] > cells.links[j, NAME]:
+        i, j = j, i
+    normal = rows.normal[rows.filled[0]]
+    rate = _write_normal(i, j, now, cells.motion, law, normal)
+    cells.links[i, COUNT] += 1
+    cells.links[j, COUNT] += 1
+    if rate >= 0.0:
+        return  # grazing: the last bit of approach was lost in rounding, and nothing is exchanged
+    pause = now - max(cells.motion[i, STRUCK], cells.motion[j, STRUCK])
+    impulse, forced = pair_impulse(-rate, cells.motion[i, MASS], cells.motion[j, MASS], pause, law)
+    _kick(i, impulse, normal, now, cells)
+    _kick(j, -impulse, normal, now, cells)
+    log_row(rows, cells.clock[EPOCH] + now, cells.links[i, NAME], cells.links[j, NAME], impulse, forced)
+
+
+@borrowing
+@no_type_check
+def _enter_times(cells):
+    """Fill the event queue from what is due."""
+    size = cells.times.shape[0] // 2
+    cells.times[:] = NEVER
+    for k in range(cells.motion.shape[0]):
+        cells.times[size + k] = min(cells.motion[k, PAIR_DUE], cells.motion[k, PLANE_DUE])
+    play_all(cells.times, cells.winners)
+
+
+@borrowing
+@no_type_check
+def _move_epoch(shift, cells, law):
+    """Let local time begin later."""
+    cells.clock[EPOCH] += shift
+    cells.clock[BURST_BEGAN] -= shift
+    for k in range(cells.motion.shape[0]):
+        for axis in range(law.gravity.shape[0]):
+            g = law.gravity[axis]
+            cells.motion[k, PLACE + axis] += (cells.motion[k, VELOCITY + axis] + 0.5 * g * shift) * shift
+            cells.motion[k, VELOCITY + axis] += g * shift
+        for column in (PAIR_DUE, PLANE_DUE, STRUCK):
+            cells.motion[k, column] -= shift
+    _enter_times(cells)
+
+
+@borrowing
+@no_type_check
+def _keep_time(now, cells, law):
+    """Count the event, move the epoch after some, and return False when time stands still."""
+    tally, clock = cells.tally, cells.clock
+    tally[EVENTS] += 1
+    tally[BURST] += 1
+    if now - clock[BURST_BEGAN] > _BURST_SPAN * law.frame_interval:
+        clock[BURST_BEGAN] = now
+        tally[BURST] = 0
+    if tally[EVENTS] >= _EVENTS_PER_EPOCH * cells.motion.shape[0] and now > 0.0:
+        tally[EVENTS] = 0
+        _move_epoch(2.0 ** math.floor(math.log2(now)), cells, law)  # few bits, so that the epoch stays exact
+    return tally[BURST] < _BURST_LENGTH * cells.motion.shape[0]
+
+
+@borrowing
+@no_type_check
+def _write_frame(cells, law, positions, velocities):
+    """Write the next frame."""
+    frame = cells.tally[FRAME]
+    now = frame * law.frame_interval - cells.clock[EPOCH]
+    for k in range(cells.motion.shape[0]):
+        name = cells.links[k, NAME]
+        for axis in range(law.gravity.shape[0]):
+            g, v, length = law.gravity[axis], cells.motion[k, VELOCITY + axis], law.box[axis]
+            x = cells.motion[k, PLACE + axis] + (v + 0.5 * g * now) * now
+            if law.periodic[axis]:
+                x -= length * np.floor(x / length)
+                x = x if x < length else 0.0  # a hair below 0 rounds to the far side
+            positions[frame, name, axis] = x
+            velocities[frame, name, axis] = v + g * now
+    cells.tally[FRAME] += 1
+
+
+@borrowing
+@no_type_check
+def _write_frames(before, cells, law, positions, velocities):
+    """Write the frames that come before a local time; return whether all are written."""
+    while cells.tally[FRAME] < law.n_frames and cells.tally[FRAME] * law.frame_interval < cells.clock[EPOCH] + before:
+        _write_frame(cells, law, positions, velocities)
+    return cells.tally[FRAME] == law.n_frames
+
+
+@borrowing
+@no_type_check
+def _begin(cells, grid, law):
+    """Fill the cells and predict everything."""
+    cells.head[:] = NOBODY
+    for k in range(cells.motion.shape[0]):
+        _enter(k, cells, grid)
+    for k in range(cells.motion.shape[0]):
+        _next_plane(k, 0.0, cells, grid, law)
+        _search_around(k, 0.0, cells, grid)
+    _enter_times(cells)
+
+
+@borrowing
+@no_type_check
+def _run(status, cells, grid, law, rows, positions, velocities):
+    """Run one system until it is done, its buffer is full, or time stands still; return its status."""
+    motion, links = cells.motion, cells.links
+    if status == FRESH:
+        _begin(cells, grid, law)
+    while True:
+        i, now = int(cells.winners[1]), cells.times[1]
+        if _write_frames(now, cells, law, positions, velocities):
+            return DONE
+        if motion[i, PAIR_DUE] < motion[i, PLANE_DUE]:
+            j = int(links[i, PARTNER])
+            if links[j, COUNT] != links[i, PARTNER_COUNT]:
+                _search_around(i, now, cells, grid)
+                _queue(i, cells)
+                continue
+        else:
+            j = NOBODY
+            axis, step = links[i, PLANE] // 2, 2 * (links[i, PLANE] % 2) - 1
+            edge = 0 if step < 0 else grid.cells[axis] - 1
+            if grid.periodic[axis] or links[i, CELL + axis] != edge:
+                _cross(i, axis, step, now, cells, grid, law)
+                continue
+        if rows.filled[0] == rows.time.shape[0]:
+            return RUNNING
+        if j == NOBODY:
+            _meet_wall(i, links[i, PLANE], now, cells, law, rows)
+        else:
+            _meet_pair(i, j, now, cells, law, rows)
+            _predict(j, now, cells, grid, law)
+        _predict(i, now, cells, grid, law)
+        if not _keep_time(now, cells, law):
+            return STUCK
+
+
+@njit(cache=True, error_model="numpy", parallel=True)
+@no_type_check
+def run_systems(active, status, cells, grid, law, rows, positions, velocities):
+    """Run the active systems on all cores, each with its own buffer; the order of the systems changes no bit."""
+    for a in prange(active.shape[0]):
+        s = active[a]
+        one = Cells(
+            cells.motion[s],
+            cells.links[s],
+            cells.head[s],
+            cells.times[s],
+            cells.winners[s],
+            cells.clock[s],
+            cells.tally[s],
+        )
+        log = Rows(
+            rows.time[a],
+            rows.i[a],
+            rows.j[a],
+            rows.impulse[a],
+            rows.normal[a],
+            rows.forced[a],
+            rows.filled[a],
+        )
+        status[s] = _run(status[s], one, grid, law, log, positions[s], velocities[s])
