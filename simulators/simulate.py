@@ -36,9 +36,9 @@ def simulate(
 ) -> Trajectories:
     """Follow many independent systems through time and log every collision.
 
-    Positions and velocities at the frames are exact flights from the last collision; frames never disturb the
-    dynamics, so a finer ``frame_interval`` follows the same paths. The result is the same to the last bit for the
-    same generator state on any number of threads (``NUMBA_NUM_THREADS``).
+    Frames never disturb exact dynamics, so a finer ``frame_interval`` follows the same paths; engines that step through
+    time shorten their step until it divides the interval. The result is the same to the last bit for the same
+    generator state on any number of threads (``NUMBA_NUM_THREADS``).
 
     Args:
         system: what to simulate.
@@ -47,7 +47,13 @@ def simulate(
         frame_interval: simulation time between frames, positive.
         rng: the source of all draws; untouched when ``initial`` is given.
         initial: start states to use instead of drawn ones; its radii and masses hold, not those of ``system``.
-        engine: ``"event_driven"``, exact; ``"auto"`` chooses it.
+        engine: one of ``system.engines``; ``"auto"`` takes ``system.preferred_engine``, and ``Trajectories.engine`` says
+            which one ran.
+
+            - ``"event_driven"``: exact hard bodies, every struck one predicted against all others; below 64 of them.
+            - ``"event_driven_cells"``: the same with cells and an event queue; from 64 on.
+            - ``"soft_contact"``: steps through time with a neighbour list; soft bodies, piles, driven boxes.
+            - ``"smooth_forces"``: steps through time; gravity, Lennard-Jones, charges, springs.
         device: ``"cpu"``, or ``"cuda"`` for NVIDIA GPUs (needs the extra ``gpu``), which pays from some thousand
             systems. There, an engine's counterpart in Warp runs: ``"event_driven_warp"``, ``"soft_contact_warp"``;
             named outright, these also run on ``"cpu"``.
@@ -56,18 +62,17 @@ def simulate(
         Trajectories of shape (system, frame, particle, dim) with their collision log.
 
     Raises:
-        ImportError: a Warp engine where NVIDIA Warp is not installed.
         ValueError: an argument out of range, a start state that the system cannot have, no room for a drawn one, or
-            a collapse that the rule of ``HardSpheres`` did not resolve.
+            a run that its engine cannot finish (a collapse of hard spheres, a diverged soft one).
 
     Cost:
-        About a million collisions a core-second with ten discs; O(n_particles) a collision. The first call in a
-        fresh installation compiles for some seconds, later ones load the compiled code.
+        See the engines. The first call in a fresh installation compiles for some seconds, later ones load the
+        compiled code.
 
     References:
         Bannerman, Strobl, Formella and Pöschel 2014, "Stable algorithm for event detection in event-driven particle
         dynamics", doi:10.1007/s40571-014-0021-8: "touching and approaching" is an event now, "overlapping and
-        separating" is none. We evaluate all pairs of a struck disc and keep no cell lists.
+        separating" is none.
 
     Example:
         >>> rng = np.random.default_rng(0)

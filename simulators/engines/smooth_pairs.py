@@ -11,8 +11,7 @@ Speed: each loop is one function of flat arrays, all pairs are summed in both di
 inner loop and so fills the vector registers, and near pairs are only counted.
 """
 
-import math
-from typing import NamedTuple, no_type_check
+from typing import no_type_check
 
 import numpy as np
 from numba import njit, types
@@ -20,17 +19,9 @@ from numba.extending import overload
 
 # sums may be reordered and products contracted, but infinities and NaN keep their meaning
 _REORDER = {"reassoc", "contract", "nsz", "arcp"}
-_CELLS_A_PARTICLE = 4  # at most, however sparse the system
 
 compiled = njit(cache=True, error_model="numpy")
 summing = njit(cache=True, error_model="numpy", fastmath=_REORDER)
-
-
-class NearPairs(NamedTuple):
-    """Each pair within the range of the list once: ``partners[first[k]:first[k + 1]]`` belong to k."""
-
-    first: np.ndarray  # (particle + 1,)
-    partners: np.ndarray  # (capacity,)
 
 
 def pair_force(law, squared):
@@ -67,18 +58,19 @@ def nearest_image(r, length):
 
 @compiled
 @no_type_check
-def _per_length(length):
+def per_length(length):
+    """Return 1 / length, and 0 along an axis that is not periodic."""
     return 0.0 if length == 0.0 else 1.0 / length
 
 
 @summing
 @no_type_check
-def sum_plane(law, begin, end, x, y, couplings, lengths, response, near, fx, fy, count):
-    """Write the accelerations of particles begin to end in two dimensions, and how many centres each has near."""
+def sum_plane(law, x, y, couplings, lengths, response, near, fx, fy, count):
+    """Write the accelerations over all pairs in two dimensions, and how many centres each has near."""
     width, height = lengths[0], lengths[1]
-    per_width, per_height = _per_length(width), _per_length(height)
+    per_width, per_height = per_length(width), per_length(height)
     wrapped = width != 0.0 or height != 0.0
-    for i in range(begin, end):
+    for i in range(x.shape[0]):
         row = min(i, couplings.shape[0] - 1)
         xi, yi, range_i = x[i], y[i], near[i]
         sum_x, sum_y, within = 0.0, 0.0, 0
@@ -99,12 +91,12 @@ def sum_plane(law, begin, end, x, y, couplings, lengths, response, near, fx, fy,
 
 @summing
 @no_type_check
-def sum_space(law, begin, end, x, y, z, couplings, lengths, response, near, fx, fy, fz, count):
+def sum_space(law, x, y, z, couplings, lengths, response, near, fx, fy, fz, count):
     """Do as ``sum_plane`` in three dimensions."""
     width, height, depth = lengths[0], lengths[1], lengths[2]
-    per_width, per_height, per_depth = _per_length(width), _per_length(height), _per_length(depth)
+    per_width, per_height, per_depth = per_length(width), per_length(height), per_length(depth)
     wrapped = width != 0.0 or height != 0.0 or depth != 0.0
-    for i in range(begin, end):
+    for i in range(x.shape[0]):
         row = min(i, couplings.shape[0] - 1)
         xi, yi, zi, range_i = x[i], y[i], z[i], near[i]
         sum_x, sum_y, sum_z, within = 0.0, 0.0, 0.0, 0
@@ -131,7 +123,7 @@ def sum_space(law, begin, end, x, y, z, couplings, lengths, response, near, fx, 
 def sum_list_plane(law, pairs, x, y, strengths, lengths, masses, near, fx, fy, count):
     """Write the accelerations over the listed pairs in two dimensions, and above 1 where a listed partner is near."""
     width, height = lengths[0], lengths[1]
-    per_width, per_height = _per_length(width), _per_length(height)
+    per_width, per_height = per_length(width), per_length(height)
     first, partners = pairs.first, pairs.partners
     fx[:] = 0.0
     fy[:] = 0.0
@@ -160,7 +152,7 @@ def sum_list_plane(law, pairs, x, y, strengths, lengths, masses, near, fx, fy, c
 def sum_list_space(law, pairs, x, y, z, strengths, lengths, masses, near, fx, fy, fz, count):
     """Do as ``sum_list_plane`` in three dimensions."""
     width, height, depth = lengths[0], lengths[1], lengths[2]
-    per_width, per_height, per_depth = _per_length(width), _per_length(height), _per_length(depth)
+    per_width, per_height, per_depth = per_length(width), per_length(height), per_length(depth)
     first, partners = pairs.first, pairs.partners
     fx[:] = 0.0
     fy[:] = 0.0
@@ -191,125 +183,40 @@ def sum_list_space(law, pairs, x, y, z, strengths, lengths, masses, near, fx, fy
 
 @compiled
 @no_type_check
-def _grid(position, lengths, reach):
-    """Return origin, cells per length and cells of each axis; cells are at least ``reach`` wide."""
-    dim, n = position.shape
-    origin, per_cell, cells = np.zeros(3), np.zeros(3), np.ones(3, dtype=np.int64)
-    most = max(3.0, math.ceil((_CELLS_A_PARTICLE * n) ** (1.0 / dim)))
-    for axis in range(dim):
-        low, high = 0.0, lengths[axis]
-        if high == 0.0:
-            low, high = position[axis, 0], position[axis, 0]
-            for k in range(n):
-                low, high = min(low, position[axis, k]), max(high, position[axis, k])
-        extent = (high - low) * (1.0 + 1e-9) + 1e-300
-        cells[axis] = max(1, int(min((high - low) / reach, most)))
-        if lengths[axis] != 0.0 and cells[axis] < 3:
-            cells[axis] = 1  # two cells would be neighbors on both sides
-        origin[axis], per_cell[axis] = low, cells[axis] / extent
-    return origin, per_cell, cells
+def coupling_of(bodies, i, j):
+    """Return the factor of the force between two particles."""
+    couplings = bodies.couplings
+    return couplings[0, i] * couplings[0, j] if couplings.shape[0] == 1 else couplings[i, j]
 
 
 @compiled
 @no_type_check
-def _sort_into_cells(position, origin, per_cell, cells):
-    """Return the cell of each particle on each axis, and the particles in order of cells."""
-    dim, n = position.shape
-    place = np.zeros((n, 3), dtype=np.int64)
-    first = np.zeros(cells[0] * cells[1] * cells[2] + 1, dtype=np.int64)
-    flat = np.empty(n, dtype=np.int64)
-    for k in range(n):
-        for axis in range(dim):
-            c = int((position[axis, k] - origin[axis]) * per_cell[axis])
-            place[k, axis] = min(max(c, 0), cells[axis] - 1)
-        flat[k] = place[k, 0] + cells[0] * (place[k, 1] + cells[1] * place[k, 2])
-        first[flat[k] + 1] += 1
-    for c in range(1, first.shape[0]):
-        first[c] += first[c - 1]
-    order, filled = np.empty(n, dtype=np.int64), first.copy()
-    for k in range(n):
-        order[filled[flat[k]]] = k
-        filled[flat[k]] += 1
-    return place, first, order
+def _external_on(law, bodies, k, axis):
+    position = bodies.position
+    z = position[2, k] if position.shape[0] == 3 else 0.0
+    return external_force(law, axis, bodies.strengths[k], position[0, k], position[1, k], z) / bodies.masses[k]
 
 
 @compiled
 @no_type_check
-def _append(i, begin, end, order, x, y, z, lengths, squared_reach, partners, filled):
-    """Append the particles of some cells that are within reach of i and come after it; without branches."""
-    width, height, depth = lengths[0], lengths[1], lengths[2]
-    per_width, per_height, per_depth = _per_length(width), _per_length(height), _per_length(depth)
-    xi, yi, zi = x[i], y[i], z[i]
-    for at in range(begin, end):
-        j = order[at]
-        dx, dy, dz = xi - x[j], yi - y[j], zi - z[j]
-        dx -= width * np.rint(dx * per_width)
-        dy -= height * np.rint(dy * per_height)
-        dz -= depth * np.rint(dz * per_depth)
-        partners[filled] = j
-        filled += (j > i) & (dx * dx + dy * dy + dz * dz < squared_reach)
-    return filled
+def add_external(law, bodies):
+    """Add what acts from outside to the accelerations."""
+    for axis in range(bodies.position.shape[0]):
+        for k in range(bodies.position.shape[1]):
+            bodies.acceleration[axis, k] += _external_on(law, bodies, k, axis)
 
 
 @compiled
 @no_type_check
-def _longer(partners, n):
-    """Return a buffer of more than twice the length, with the same beginning."""
-    longer = np.empty(2 * partners.shape[0] + n, dtype=np.int64)
-    for place in range(partners.shape[0]):
-        longer[place] = partners[place]
-    return longer
-
-
-@compiled
-@no_type_check
-def _neighbor(k, cells, length):
-    """Return a cell's number on its axis, -1 where there is none."""
-    if length != 0.0:
-        return (k + cells) % cells
-    return k if k < cells else -1
-
-
-@compiled
-@no_type_check
-def list_pairs(position, lengths, reach, partners):
-    """Return every pair closer than ``reach``, found among neighboring cells.
-
-    ``partners`` is a buffer of any length; a longer one takes its place where it is too short.
-    """
-    dim, n = position.shape
-    origin, per_cell, cells = _grid(position, lengths, reach)
-    place, first, order = _sort_into_cells(position, origin, per_cell, cells)
-    starts, space = np.zeros(n + 1, dtype=np.int64), np.zeros(3)
-    for axis in range(dim):
-        space[axis] = lengths[axis]
-    flat = np.zeros(n) if dim == 2 else position[2]
-    side_x, side_y, side_z = min(cells[0] - 1, 1), min(cells[1] - 1, 1), min(cells[2] - 1, 1)
-    filled = 0
-    for i in range(n):
-        for up in range(-side_z, side_z + 1):
-            k = _neighbor(place[i, 2] + up, cells[2], space[2])
-            for back in range(-side_y, side_y + 1):
-                row = _neighbor(place[i, 1] + back, cells[1], space[1])
-                for right in range(-side_x, side_x + 1):
-                    column = _neighbor(place[i, 0] + right, cells[0], space[0])
-                    if k < 0 or row < 0 or column < 0:
-                        continue
-                    c = column + cells[0] * (row + cells[1] * k)
-                    if filled + first[c + 1] - first[c] >= partners.shape[0]:
-                        partners = _longer(partners, n)
-                    filled = _append(
-                        i,
-                        first[c],
-                        first[c + 1],
-                        order,
-                        position[0],
-                        position[1],
-                        flat,
-                        space,
-                        reach * reach,
-                        partners,
-                        filled,
-                    )
-        starts[i + 1] = filled
-    return NearPairs(starts, partners)
+def acceleration_on(law, setup, bodies, i, axis):
+    """Return the acceleration of one particle along one axis; for rare use, small so that it compiles fast."""
+    position, force = bodies.position, 0.0
+    for j in range(position.shape[1]):
+        squared, along = 0.0, 0.0
+        for a in range(position.shape[0]):
+            r = nearest_image(position[a, i] - position[a, j], setup.lengths[a])
+            squared += r * r
+            along = r if a == axis else along
+        if squared > 0.0:
+            force += coupling_of(bodies, i, j) * pair_force(law, squared) * along
+    return force / bodies.masses[i] + _external_on(law, bodies, i, axis)

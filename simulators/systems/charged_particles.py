@@ -18,7 +18,7 @@ from .pairs import (
     require_inside,
     sum_over_pairs,
 )
-from .system import boundaries, require, require_box, take_numbers
+from .system import require, require_box, take_numbers
 
 
 class SoftenedCoulomb(NamedTuple):
@@ -134,7 +134,8 @@ class ChargedParticles:
     @property
     def conserved(self) -> tuple[str, ...]:
         """Energy, unless a field drives particles around a periodic box; momenta where nothing acts from outside."""
-        kinds = boundaries(self)
+        # not by boundaries(), whose argument is checked to be a System, which asks for this property
+        kinds = (self.boundary,) * self.dim if isinstance(self.boundary, str) else self.boundary
         around = any(kind == "periodic" and field for kind, field in zip(kinds, self.electric_field, strict=True))
         energy = () if around else ("energy",)
         if "walls" in kinds or self.magnetic_field or any(self.electric_field):

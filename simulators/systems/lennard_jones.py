@@ -142,7 +142,8 @@ class LennardJones:
     @property
     def conserved(self) -> tuple[str, ...]:
         """Energy, and without walls momentum."""
-        return ("energy",) if "walls" in boundaries(self) else ("energy", "momentum")
+        # not by boundaries(), whose argument is checked to be a System, which asks for this property
+        return ("energy",) if "walls" in self.boundary else ("energy", "momentum")
 
     @property
     def law(self) -> CutLennardJones:

@@ -1,0 +1,65 @@
+"""What the compiled files of the engine for smooth forces hand to each other."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+FRESH, READY, MOVED, DONE, HASTY = 0, 1, 2, 3, 4  # what a system does next; HASTY went through walls too often
+STEP, OPEN = 0, 1  # columns of Bodies.tally
+
+
+class Setup(NamedTuple):
+    """What all systems share, beside the law."""
+
+    lengths: np.ndarray  # (dim,) of periodic axes, else 0
+    low: np.ndarray  # (dim,) near walls, minus infinity where there are none
+    walls: np.ndarray  # (dim,) far walls, infinity where there are none
+    step: float
+    steps_per_frame: int
+    n_frames: int
+    reach: float  # of the list of near pairs; 0 sums over all pairs
+    skin: float  # what the list reaches beyond the force
+    pushed: bool  # by external forces
+
+
+class Bodies(NamedTuple):
+    """The running state, bit for bit: all systems with a leading axis, or one system without it."""
+
+    position: np.ndarray  # (dim, particle)
+    previous: np.ndarray  # (dim, particle) a step before
+    listed: np.ndarray  # (dim, particle) when the list was made
+    velocity: np.ndarray  # (dim, particle)
+    acceleration: np.ndarray  # (dim, particle)
+    radii: np.ndarray  # (particle,)
+    masses: np.ndarray  # (particle,)
+    strengths: np.ndarray  # (particle,) what external forces act on
+    couplings: np.ndarray  # (1 or particle, particle)
+    response: np.ndarray  # (particle,) acceleration a unit of summed force
+    near: np.ndarray  # (particle,) square of the largest sum of radii with anyone
+    turning: np.ndarray  # (3, particle) about the magnetic field: rate, cosine and sine of half a step; or (3, 0)
+    crowd: np.ndarray  # (particle,) above 1 where another centre may be within reach
+    tally: np.ndarray  # (2,)
+    pair: np.ndarray  # (open, 2) encounters under way
+    begin: np.ndarray  # (open,)
+    deepest: np.ndarray  # (open,) overlap so far
+    gained: np.ndarray  # (open, dim) momentum of the first of the pair so far
+
+
+class Rows(NamedTuple):
+    """Buffers for the log: all systems with a leading axis, or one system without it."""
+
+    time: np.ndarray  # (row,)
+    i: np.ndarray  # (row,)
+    j: np.ndarray  # (row,)
+    impulse: np.ndarray  # (row,)
+    normal: np.ndarray  # (row, dim)
+    duration: np.ndarray  # (row,)
+    overlap: np.ndarray  # (row,)
+    filled: np.ndarray  # (1,)
+
+
+class NearPairs(NamedTuple):
+    """Each pair within the range of the list once: ``partners[first[k]:first[k + 1]]`` belong to k."""
+
+    first: np.ndarray  # (particle + 1,)
+    partners: np.ndarray  # (capacity,)
