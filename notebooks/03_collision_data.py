@@ -19,7 +19,7 @@ sns.set_theme(style="ticks")
 
 # %% [markdown]
 # ## Pressure
-# Every collision pushes momentum across the box. By the virial theorem `P V / (N T) = 1 + sum(sigma J) / (d N T t)`, the
+# Every collision pushes momentum across the box. By the virial theorem `PV / NT = 1 + sum(sigma J) / (d N T t)`, the
 # sum over the impulses `J` in the log. Carnahan and Starling's formula is good to a few tenths of a percent.
 
 
