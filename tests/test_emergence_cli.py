@@ -15,6 +15,7 @@ import emergence.progress
 from emergence import preset
 from emergence.cli import main, parse_run
 from emergence.config import SGD, AdamW
+from simulators import HardSpheres, SoftSpheres, VibratedBox
 
 
 @pytest.fixture
@@ -135,6 +136,24 @@ def test_a_file_may_name_its_preset(tmp_path):
     (tmp_path / "my.toml").write_text('preset = "quick"\n')
     assert parse_run(["--config", str(tmp_path / "my.toml")]).study == preset("quick")
     assert parse_run(["--config", str(tmp_path / "my.toml"), "--preset", "paper"]).study == preset("paper")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "system"),
+    [
+        (["--data.system.radius", "0.05"], HardSpheres(radius=0.05)),
+        (["--data.system.boundary", "periodic", "walls"], HardSpheres(boundary=("periodic", "walls"))),
+        (["data.system:soft-spheres", "--data.system.friction", "0.2", "--out", "x"], SoftSpheres(friction=0.2)),
+        (["--out", "x", "data.system:vibrated-box"], VibratedBox()),
+    ],
+)
+def test_the_system_is_chosen_and_set_by_flags(arguments, system):
+    assert parse_run(arguments).study.data.system == system
+
+
+def test_a_system_without_ghosts_asks_for_none(capsys):
+    assert main(["run", "data.system:lennard-jones", "--out", "x"]) == 1
+    assert "ghost_control must be false for LennardJones" in capsys.readouterr().err
 
 
 def test_a_file_may_choose_the_other_optimizer(tmp_path):

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import typing
 
 import pytest
@@ -18,6 +19,7 @@ from emergence.config import (
 )
 from emergence.run import config_from_dict, config_to_dict
 from simulators import HardSpheres
+from simulators.systems import SYSTEMS
 
 
 @pytest.mark.parametrize("name", ["quick", "standard", "paper"])
@@ -142,3 +144,19 @@ def test_impossible_settings_are_refused_before_any_work(make, problem):
 def test_configurations_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         StudyConfig().device = "cpu"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("kind", SYSTEMS.values(), ids=SYSTEMS)
+def test_every_system_survives_the_file(kind):
+    ghosts = hasattr(kind, "interacting")
+    config = StudyConfig(ghost_control=ghosts, data=DataConfig(system=kind()))
+    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
+
+
+def test_a_system_without_a_kind_is_the_first():
+    assert config_from_dict({"data": {"system": {"radius": 0.05}}}).data.system == HardSpheres(radius=0.05)
+
+
+def test_an_unknown_kind_of_system_is_refused():
+    with pytest.raises(ValueError, match="kind must be 'HardSpheres' or 'SoftSpheres' .*, got 'Billiards'"):
+        config_from_dict({"data": {"system": {"kind": "Billiards"}}})

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from emergence.config import TrainingConfig
 from emergence.curves import Curves
 from emergence.report.figures import laws_figure
 from emergence.study import run_stage, spread
+from simulators import ChargedParticles, HardSpheres, SoftSpheres
 
 SUMMARY = {
     "schema": int,
@@ -205,6 +207,28 @@ def test_a_study_leaves_the_callers_threads_alone(tmp_path):
     assert torch.get_num_threads() == 1
     run_stage_only(tmp_path, ["simulate"], micro(n_threads=2))
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("system", "words"),
+    [
+        (
+            HardSpheres(dim=3, gravity=(0.0, 0.0, -1.0), box=(1.0, 1.0, 1.0), radius=0.12),
+            "10 hard spheres move in a box in",
+        ),
+        (SoftSpheres(restitution=0.9, friction=0.3), "10 soft discs move in a box under gravity"),
+        (HardSpheres(boundary="periodic", gravity=(0.0, 0.0)), "10 hard discs move in a box."),
+        (ChargedParticles(), "charged particles move in a box."),
+    ],
+    ids=["spheres", "soft", "periodic", "charges"],
+)
+def test_the_study_runs_on_another_system(system, words, tmp_path):
+    study = micro(data=replace(micro().data, system=system), ghost_control=hasattr(system, "interacting"))
+    run = run_study(study, tmp_path / "run")
+    assert run.summary["data"]["contact_fraction"] > 0
+    assert words in (run.folder / "report.html").read_text()
+    assert open_run(run.folder).config == study
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -50,12 +50,9 @@ def _gain(law, setup, bodies, k, separation, squared, weight):
 
 @compiled
 @no_type_check
-def _open(law, setup, bodies, i, j, scratch):
-    """Enter a pair that has come within reach in this step, or stands so at the start; False if the table is full."""
+def _open(law, setup, bodies, i, j, squared, scratch):
+    """Enter a pair within reach, unless it was so a step before; False if the table is full."""
     reach, now = bodies.radii[i] + bodies.radii[j], bodies.tally[STEP] * setup.step
-    squared = _separate(bodies.position, setup.lengths, i, j, scratch[1])
-    if squared >= reach * reach:
-        return True
     fresh = bodies.tally[STEP] == 0
     if not fresh and _separate(bodies.previous, setup.lengths, i, j, scratch[0]) < reach * reach:
         return True
@@ -78,15 +75,17 @@ def _open(law, setup, bodies, i, j, scratch):
 @no_type_check
 def open_encounters(law, setup, pairs, bodies, scratch):
     """Enter every pair that has come within reach; False if the table is full."""
-    n = bodies.radii.shape[0]
+    n, listed = bodies.radii.shape[0], setup.reach > 0.0
+    position, radii, lengths, apart = bodies.position, bodies.radii, setup.lengths, scratch[1]
     for i in range(n):
         if bodies.crowd[i] <= 1:
             continue
-        listed = setup.reach > 0.0
         first, last = (pairs.first[i], pairs.first[i + 1]) if listed else (i + 1, n)
         for place in range(first, last):
             j = pairs.partners[place] if listed else place
-            if not _open(law, setup, bodies, i, j, scratch):
+            reach = radii[i] + radii[j]
+            squared = _separate(position, lengths, i, j, apart)
+            if squared < reach * reach and not _open(law, setup, bodies, i, j, squared, scratch):
                 return False
     return True
 

@@ -5,7 +5,7 @@ from typing import no_type_check
 
 import numpy as np
 
-from simulators.engines.smooth_pairs import compiled, per_length
+from simulators.engines.smooth_pairs import compiled, per_length, summing
 from simulators.engines.smooth_records import NearPairs
 
 _CELLS_A_PARTICLE = 4  # at most, however sparse the system
@@ -57,19 +57,30 @@ def _sort_into_cells(position, origin, per_cell, cells):
 
 @compiled
 @no_type_check
-def _append(i, begin, end, order, x, y, z, lengths, squared_reach, partners, filled):
-    """Append the particles of some cells that are within reach of i and come after it; without branches."""
+def _in_order(position, order):
+    """Return the coordinates in order of cells, (3, particle), so that loops over cells read them in a row."""
+    ordered = np.zeros((3, order.shape[0]))
+    for axis in range(position.shape[0]):
+        for at in range(order.shape[0]):
+            ordered[axis, at] = position[axis, order[at]]
+    return ordered
+
+
+@summing
+@no_type_check
+def _append(i, xi, yi, zi, begin, end, order, x, y, z, lengths, squared_reach, squared, partners, filled):
+    """Append the particles of some cells that are within reach of i and come after it."""
     width, height, depth = lengths[0], lengths[1], lengths[2]
     per_width, per_height, per_depth = per_length(width), per_length(height), per_length(depth)
-    xi, yi, zi = x[i], y[i], z[i]
-    for at in range(begin, end):
-        j = order[at]
-        dx, dy, dz = xi - x[j], yi - y[j], zi - z[j]
+    for at in range(begin, end):  # a loop of its own, for the vector registers
+        dx, dy, dz = xi - x[at], yi - y[at], zi - z[at]
         dx -= width * np.rint(dx * per_width)
         dy -= height * np.rint(dy * per_height)
         dz -= depth * np.rint(dz * per_depth)
-        partners[filled] = j
-        filled += (j > i) & (dx * dx + dy * dy + dz * dz < squared_reach)
+        squared[at] = dx * dx + dy * dy + dz * dz
+    for at in range(begin, end):  # without branches
+        partners[filled] = order[at]
+        filled += (order[at] > i) & (squared[at] < squared_reach)
     return filled
 
 
@@ -94,6 +105,17 @@ def _neighbor(k, cells, length):
 
 @compiled
 @no_type_check
+def _columns(part, column, cells):
+    """Return the first and last neighboring cell in a row: inside the box (part 0), or through its far or near edge."""
+    if part == 0:
+        return max(column - 1, 0), min(column + 1, cells - 1)
+    if part == 1:
+        return 0, 0 if column == cells - 1 else -1  # an end before the begin: none
+    return cells - 1, cells - 1 if column == 0 else cells - 2
+
+
+@compiled
+@no_type_check
 def list_pairs(position, lengths, reach, partners):
     """Return every pair closer than ``reach``, found among neighboring cells.
 
@@ -102,36 +124,32 @@ def list_pairs(position, lengths, reach, partners):
     dim, n = position.shape
     origin, per_cell, cells = _grid(position, lengths, reach)
     place, first, order = _sort_into_cells(position, origin, per_cell, cells)
-    starts, space = np.zeros(n + 1, dtype=np.int64), np.zeros(3)
+    starts, space, here = np.zeros(n + 1, dtype=np.int64), np.zeros(3), np.zeros(3)
     for axis in range(dim):
         space[axis] = lengths[axis]
-    flat = np.zeros(n) if dim == 2 else position[2]
-    side_x, side_y, side_z = min(cells[0] - 1, 1), min(cells[1] - 1, 1), min(cells[2] - 1, 1)
+    ordered, squared, squared_reach = _in_order(position, order), np.empty(n), reach * reach
+    x, y, z = ordered[0], ordered[1], ordered[2]
+    side_y, side_z = min(cells[1] - 1, 1), min(cells[2] - 1, 1)
+    around = space[0] != 0.0 and cells[0] > 1
     filled = 0
     for i in range(n):
+        for axis in range(dim):
+            here[axis] = position[axis, i]
+        xi, yi, zi = here[0], here[1], here[2]
+        if filled + n >= partners.shape[0]:
+            partners = _longer(partners, n)
         for up in range(-side_z, side_z + 1):
             k = _neighbor(place[i, 2] + up, cells[2], space[2])
             for back in range(-side_y, side_y + 1):
                 row = _neighbor(place[i, 1] + back, cells[1], space[1])
-                for right in range(-side_x, side_x + 1):
-                    column = _neighbor(place[i, 0] + right, cells[0], space[0])
-                    if k < 0 or row < 0 or column < 0:
-                        continue
-                    c = column + cells[0] * (row + cells[1] * k)
-                    if filled + first[c + 1] - first[c] >= partners.shape[0]:
-                        partners = _longer(partners, n)
+                if k < 0 or row < 0:
+                    continue
+                base = cells[0] * (row + cells[1] * k)
+                for part in range(3 if around else 1):
+                    low, high = _columns(part, place[i, 0], cells[0])
+                    begin, end = first[base + low], first[base + high + 1]
                     filled = _append(
-                        i,
-                        first[c],
-                        first[c + 1],
-                        order,
-                        position[0],
-                        position[1],
-                        flat,
-                        space,
-                        reach * reach,
-                        partners,
-                        filled,
+                        i, xi, yi, zi, begin, end, order, x, y, z, space, squared_reach, squared, partners, filled
                     )
         starts[i + 1] = filled
     return NearPairs(starts, partners)
