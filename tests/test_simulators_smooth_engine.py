@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from simulators import ParticleState, simulate
-from simulators.engines import smooth_forces
+from simulators.engines import smooth_forces, smooth_list
 from simulators.systems import ChargedParticles, GravitatingBodies, LennardJones, SpringNetwork, kinetic_energy
 
 RNG = np.random.default_rng
@@ -278,6 +278,20 @@ def test_a_list_gives_what_all_pairs_give(monkeypatch, boundary, dim):
     np.testing.assert_allclose(listed.positions, whole.positions, rtol=0, atol=1e-10)
     np.testing.assert_allclose(listed.collisions.time, whole.collisions.time, rtol=0, atol=1e-10)
     assert len(listed.collisions) > 50
+
+
+@pytest.mark.parametrize("lengths", [(0.0, 0.0), (9.0, 5.0), (4.5, 0.0), (3.1, 2.0), (5.0, 4.0, 3.0), (0.0, 9.0, 6.5)])
+def test_the_list_holds_each_near_pair_once(lengths):
+    # boxes of one cell to many along an axis, periodic or not (0)
+    size = np.where(np.array(lengths) == 0.0, 6.0, lengths)
+    position = RNG(12).uniform(size=(len(lengths), 150)) * size[:, None]
+    starts, partners = smooth_list.list_pairs(position, np.array(lengths), 1.0, np.zeros(4, dtype=np.int64))
+    found = [(i, int(j)) for i in range(150) for j in partners[starts[i] : starts[i + 1]]]
+    r = position[:, :, None] - position[:, None]
+    r -= np.array(lengths)[:, None, None] * np.round(r / size[:, None, None])
+    expected = np.argwhere(np.triu((r**2).sum(axis=0) < 1.0, k=1))
+    assert len(expected) > 100
+    assert sorted(found) == [(i, j) for i, j in expected.tolist()]
 
 
 def test_same_seed_same_bits_and_another_seed_others():
