@@ -47,8 +47,8 @@ def simulate(
         frame_interval: simulation time between frames, positive.
         rng: the source of all draws; untouched when ``initial`` is given.
         initial: start states to use instead of drawn ones; its radii and masses hold, not those of ``system``.
-        engine: one of ``system.engines``; ``"auto"`` takes ``system.preferred_engine``, and ``Trajectories.engine`` says
-            which one ran.
+        engine: one of ``system.engines``; ``"auto"`` takes ``system.preferred_engine``, and ``Trajectories.engine``
+            says which one ran.
 
             - ``"event_driven"``: exact hard bodies, every struck one predicted against all others; below 64 of them.
             - ``"event_driven_cells"``: the same with cells and an event queue; from 64 on.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simulators import HardSpheres, ParticleState
-from simulators.engines import event_cells, event_driven
+from simulators.engines import event_cells, event_driven, event_rounds
 
 RNG = np.random.default_rng
 COLUMNS = ("system", "time", "i", "j", "impulse", "normal", "forced")
@@ -267,7 +267,7 @@ def test_a_jammed_row_is_refused():
 
 
 def test_too_many_forced_collisions_are_refused(monkeypatch):
-    monkeypatch.setattr(event_cells, "_MOST_FORCED", 100)
+    monkeypatch.setattr(event_rounds, "MOST_FORCED", 100)
     with pytest.raises(ValueError, match=r"expected at most 100 \(restitution=0.5\).*contact_time=0.01; raise it"):
         test_particles_at_rest_on_the_floor_stay_there(0.5)
 

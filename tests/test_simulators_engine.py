@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from simulators import HardSpheres, ParticleState, simulate
-from simulators.engines import event_driven
+from simulators.engines import event_driven, event_rounds
 
 RNG = np.random.default_rng
 COLUMNS = ("system", "time", "i", "j", "impulse", "normal", "forced")
@@ -192,7 +192,7 @@ def test_a_pile_settles_without_overlap():
 
 
 def test_too_many_forced_collisions_are_refused(monkeypatch):
-    monkeypatch.setattr(event_driven, "_MOST_FORCED", 1000)
+    monkeypatch.setattr(event_rounds, "MOST_FORCED", 1000)
     with pytest.raises(ValueError, match=r"expected at most 1000 \(restitution=0.5\).*contact_time=0.001; raise it"):
         dissipation(1e-3)
 

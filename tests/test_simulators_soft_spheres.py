@@ -399,6 +399,17 @@ def test_lists_cells_and_pauses_change_no_bit(dim, boundary):
         same(truth, soft_contact.run(system, start, **setting, **options))
 
 
+def test_a_list_notices_a_particle_that_was_kicked():
+    # a heavy disc throws a light one ahead at twice its speed, towards one that the list left out and that comes along
+    system = lone(n_particles=3, contact_time=0.02)
+    x = [[[2.0, 5.0], [4.001, 5.0], [6.851, 5.0]]]
+    start = state(x, [[[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]]], masses=[[100.0, 1.0, 100.0]])
+    setting = {"n_frames": 2, "frame_interval": 0.5}
+    truth = soft_contact.run(system, start, **setting, skin=200.0)
+    assert (truth.collisions.i[:2] == [0, 1]).all()
+    same(truth, soft_contact.run(system, start, **setting, skin=0.8))
+
+
 def test_room_for_contacts_grows():
     # nine particles in a heap where nearly all overlap: more contacts than the first buffer holds
     system = lone(n_particles=9, box=(20.0, 20.0), restitution=0.5, contact_time=0.5, interacting=False)
@@ -500,6 +511,31 @@ def test_impossible_starts():
     for start, message in cases:
         with pytest.raises(ValueError, match=message):
             follow(system, start, time=0.1)
+
+
+@pytest.mark.parametrize("side", [10, 70])  # particles along a side: each way to find pairs
+@pytest.mark.parametrize("spread", [0.3, 0.9])
+@pytest.mark.parametrize("boundary", ["walls", "periodic", "open"])
+def test_a_deep_overlap_among_many_is_found(side, spread, boundary):
+    system = lone(n_particles=side**2, box=(4.0 * side,) * 2, radius_spread=spread, boundary=boundary, time_step=1e-5)
+    grid = 4.0 * (np.indices((side, side)).reshape(2, -1).T + 0.5)
+    radii = 1 + spread * RNG(3).uniform(-1.0, 1.0, (2, side**2))
+    row = np.arange(0, side**2, side)  # at the lower border
+    x = np.stack((grid, grid))
+    for depth in (0.49, 0.51):
+        small = min(radii[1, row[2]], radii[1, row[2] + side - 1])
+        apart = radii[1, row[2]] + radii[1, row[2] + side - 1] - depth * small
+        if boundary == "periodic":  # the pair meets across the border, one of them outside of the box
+            x[1, row[2] + side - 1, 1] = x[1, row[2], 1] - apart
+        else:
+            x[1, row[2] + side - 1] = x[1, row[2]] + np.array([0.0, apart])
+            x[1, row[2] + 1] = grid[row[2] + side - 1]
+        given = ParticleState(x, np.zeros_like(x), radii, radii**2)
+        if depth < 0.5:
+            system.check_state(given)
+        else:
+            with pytest.raises(ValueError, match=rf"system 1, particles {row[2]} and {row[2] + side - 1} overlap by"):
+                system.check_state(given)
 
 
 def test_a_contact_too_soft_for_the_speed_is_refused_and_not_returned():

@@ -242,7 +242,7 @@ def test_a_jammed_row_and_a_pile_are_refused(monkeypatch, device):
     jammed = HardSpheres(n_particles=4, gravity=(0.0, 0.0))
     with pytest.raises(ValueError, match=r"system 0: more than 1000 collisions a disc while time stood still"):
         warp_hard.run(jammed, start, n_frames=2, frame_interval=0.5, device=device)
-    monkeypatch.setattr(warp_hard, "_MOST_FORCED", 100)
+    monkeypatch.setattr(warp_hard, "MOST_FORCED", 100)
     pile = box(16, restitution=0.5, contact_time=2e-3)
     with pytest.raises(ValueError, match=r"collisions of discs at rest, expected at most"):
         warp_hard.run(pile, pile.draw_state(1, rng=RNG(7)), n_frames=2, frame_interval=5.0, device=device)
@@ -353,7 +353,7 @@ def test_full_buffers_pause_soft_systems_and_change_no_bit(name, monkeypatch, de
     settings = {"n_frames": 3, "frame_interval": 0.4, "device": device}
     wide = warp_soft.run(system, start, **settings)
     again = warp_soft.run(system, start, **settings)
-    monkeypatch.setattr(warp_soft, "_CONTACTS_A_PARTICLE", 1 / 16)  # of 16 particles: room for one contact
+    monkeypatch.setattr(warp_soft, "CONTACTS_A_PARTICLE", 1 / 16)  # of 16 particles: room for one contact
     monkeypatch.setattr(warp_soft, "_STEPS_A_LAUNCH", 77)
     tight = warp_soft.run(system, start, **settings, rows_at_once=1)
     assert len(wide.collisions) > 50

@@ -50,7 +50,6 @@ NOBODY, NO_AXIS = -1, -1
 _EVENTS_PER_EPOCH = 8  # a particle; flights then span few diameters, and places keep the digits of the box
 _BURST_LENGTH = 1000  # events a disc within 1e-9 of a frame interval: time stands still, no physical cluster does this
 _BURST_SPAN = 1e-9
-_TICK = 2.0**-51  # the least that moves a time on, as a share of it
 
 
 class Grid(NamedTuple):
@@ -175,8 +174,8 @@ def _next_plane(i, now, cells, grid, law):
         delay = wall_delay(high - x if up else x - low, -abs(v), -g if up else g)
         if delay == NEVER and g != 0.0:
             up = not up
+            # on a border v is exact, and 0 or so large that the way back takes longer than the last bit of now
             delay = wall_delay(high - x if up else x - low, abs(v), -g if up else g)
-            delay = max(delay, _TICK * now)  # not at this very instant: one that turns on a border would never leave it
         if delay < best:
             best, plane = delay, 2 * axis + up
     cells.motion[i, PLANE_DUE] = now + best
@@ -438,7 +437,7 @@ def _run(status, cells, grid, law, rows, positions, velocities):
 
 @njit(cache=True, error_model="numpy", parallel=True)
 @no_type_check
-def run_systems(active, status, cells, grid, law, rows, positions, velocities):
+def run_systems(active, status, rows, cells, grid, law, positions, velocities):
     """Run the active systems on all cores, each with its own buffer; the order of the systems changes no bit."""
     for a in prange(active.shape[0]):
         s = active[a]

@@ -16,13 +16,13 @@ from simulators.engines.cell_kernel import (
     run_systems,
 )
 from simulators.engines.event_queue import tree_size
-from simulators.engines.event_rules import DONE, FRESH, NEVER, STUCK, Law, drain, empty_rows, gather
+from simulators.engines.event_rounds import Rounds
+from simulators.engines.event_rules import NEVER, Law
 from simulators.state import Motion, ParticleState
 from simulators.systems import HardSpheres
 from simulators.systems.system import periodic_axes
 
-_ROWS_AT_ONCE = 1 << 17  # log rows buffered a round, shared by the systems: 6 MB, which stay in the cache
-_MOST_FORCED = 10_000_000  # some ten seconds of discs at rest; beyond lies a collapse its owner has not noticed
+_ROWS_AT_ONCE = 1 << 17  # log rows buffered a round, shared by the systems: 6 MB
 _PARTICLES_AT_ONCE = 1 << 20  # bounds the working memory: some 300 MB
 _CELL_WIDTH = 1.05  # largest diameters. The fastest at 1024 discs of packing 0.2, see ``run``
 _CELLS_PER_PARTICLE = 4.0  # at most: more, in dilute systems, cost memory and crossings
@@ -77,23 +77,13 @@ def run(
     positions[:, 0] = start.positions
     velocities[:, 0] = start.velocities
     grid = _grid(law, start)
-    parts: list[list[np.ndarray]] = []
-    n_forced = 0
+    rounds = Rounds(system, rows_at_once)
     systems_at_once = max(1, _PARTICLES_AT_ONCE // n_particles)
     for first in range(0, n_systems, systems_at_once):
         block = slice(first, first + systems_at_once)
         cells = _at_rest_in_time(start, block, grid)
-        status = np.full(len(cells.motion), FRESH)
-        while len(active := np.flatnonzero(status != DONE)):
-            rows = empty_rows(len(active), max(1, rows_at_once // len(active)), dim)
-            run_systems(active, status, cells, grid, law, rows, positions[block], velocities[block])
-            if (status == STUCK).any():
-                _refuse_collapse(first + int(np.argmax(status == STUCK)), system)
-            parts.append(drain(rows, first + active))
-            n_forced += int(parts[-1][-1].sum())
-            if n_forced > _MOST_FORCED:
-                _refuse_pile(n_forced, system)
-    return Motion(positions, velocities, gather(parts))
+        rounds.run(first, len(cells.motion), run_systems, cells, grid, law, positions[block], velocities[block])
+    return Motion(positions, velocities, rounds.log(n_systems))
 
 
 def _grid(law: Law, start: ParticleState) -> Grid:
@@ -150,17 +140,3 @@ def _aligned(shape: tuple[int, ...]) -> np.ndarray:
     memory = np.zeros(size + line // 8)
     skip = -memory.ctypes.data % line // memory.itemsize
     return memory[skip : skip + size].reshape(shape)
-
-
-def _refuse_collapse(which: int, system: HardSpheres) -> None:
-    raise ValueError(
-        f"system {which}: more than 1000 collisions a disc while time stood still (restitution="
-        f"{system.restitution}, contact_time={system.contact_time}); raise contact_time or give the discs more room"
-    )
-
-
-def _refuse_pile(n_forced: int, system: HardSpheres) -> None:
-    raise ValueError(
-        f"{n_forced} collisions of discs at rest, expected at most {_MOST_FORCED} (restitution={system.restitution}): "
-        f"each bounces every contact_time={system.contact_time}; raise it, or simulate fewer systems or less time"
-    )

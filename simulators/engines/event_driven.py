@@ -3,14 +3,14 @@
 import numpy as np
 
 from simulators.engines.event_kernel import Discs, run_systems
-from simulators.engines.event_rules import DONE, FRESH, NEVER, STUCK, Law, drain, empty_rows, gather
+from simulators.engines.event_rounds import Rounds
+from simulators.engines.event_rules import NEVER, Law
 from simulators.state import Motion, ParticleState
 from simulators.systems import HardSpheres
 from simulators.systems.system import minimum_image, periodic_axes
 
 _SYSTEMS_AT_ONCE = 16_384  # bounds the working memory: 40 MB with ten discs
-_ROWS_AT_ONCE = 1 << 20  # log rows buffered a round, shared by the systems: 45 MB
-_MOST_FORCED = 10_000_000  # some ten seconds of discs at rest; beyond lies a collapse its owner has not noticed
+_ROWS_AT_ONCE = 1 << 20  # log rows buffered a round, shared by the systems: 45 MB where all fill up
 
 
 def run(
@@ -57,26 +57,16 @@ def run(
     velocities = np.empty_like(positions)
     positions[:, 0] = start.positions
     velocities[:, 0] = start.velocities
-    parts: list[list[np.ndarray]] = []
-    n_forced = 0
+    rounds = Rounds(system, rows_at_once)
     for first in range(0, n_systems, _SYSTEMS_AT_ONCE):
         block = slice(first, first + _SYSTEMS_AT_ONCE)
         discs = _at_rest_in_time(system, start, block)
-        status = np.full(len(discs.due), FRESH)
-        while len(active := np.flatnonzero(status != DONE)):
-            rows = empty_rows(len(active), max(1, rows_at_once // len(active)), dim)
-            run_systems(active, status, discs, law, rows, positions[block], velocities[block])
-            if (status == STUCK).any():
-                _refuse_collapse(first + int(np.argmax(status == STUCK)), system)
-            parts.append(drain(rows, first + active))
-            n_forced += int(parts[-1][-1].sum())
-            if n_forced > _MOST_FORCED:
-                _refuse_pile(n_forced, system)
-    return Motion(positions, velocities, gather(parts))
+        rounds.run(first, len(discs.due), run_systems, discs, law, positions[block], velocities[block])
+    return Motion(positions, velocities, rounds.log(n_systems))
 
 
 def _at_rest_in_time(system: HardSpheres, start: ParticleState, block: slice) -> Discs:
-    """Return the running state at time 0, with nothing predicted yet."""
+    """Return the running state at time 0, when each disc first looks for its next event."""
     positions = start.positions[block]
     n_systems, n_particles, _ = positions.shape
     tally = np.zeros((n_systems, 3), dtype=np.int64)
@@ -88,15 +78,15 @@ def _at_rest_in_time(system: HardSpheres, start: ParticleState, block: slice) ->
         place=np.array(positions.swapaxes(1, 2), order="C"),  # (system, dim, particle)
         velocity=np.array(start.velocities[block].swapaxes(1, 2), order="C"),
         struck=np.full(per_disc, -NEVER),
-        due=np.full(per_disc, NEVER),
+        due=np.zeros(per_disc),
         partner=np.tile(np.arange(n_particles), (n_systems, 1)),
-        inside=_overlaps(system, positions, start.radii[block]),
+        inside=ghosts_inside(system, positions, start.radii[block]),
         clock=np.zeros((n_systems, 2)),
         tally=tally,
     )
 
 
-def _overlaps(system: HardSpheres, positions: np.ndarray, radii: np.ndarray) -> np.ndarray:
+def ghosts_inside(system: HardSpheres, positions: np.ndarray, radii: np.ndarray) -> np.ndarray:
     """Tell which ghosts overlap at the start, (system, particle, particle); of other discs nothing is kept."""
     n_systems, n_particles = radii.shape
     if system.interacting:
@@ -107,17 +97,3 @@ def _overlaps(system: HardSpheres, positions: np.ndarray, radii: np.ndarray) -> 
         inside[:, i] = (separation**2).sum(axis=-1) < (radii + radii[:, i : i + 1]) ** 2
         inside[:, i, i] = False
     return inside
-
-
-def _refuse_collapse(which: int, system: HardSpheres) -> None:
-    raise ValueError(
-        f"system {which}: more than 1000 collisions a disc while time stood still (restitution="
-        f"{system.restitution}, contact_time={system.contact_time}); raise contact_time or give the discs more room"
-    )
-
-
-def _refuse_pile(n_forced: int, system: HardSpheres) -> None:
-    raise ValueError(
-        f"{n_forced} collisions of discs at rest, expected at most {_MOST_FORCED} (restitution={system.restitution}): "
-        f"each bounces every contact_time={system.contact_time}; raise it, or simulate fewer systems or less time"
-    )

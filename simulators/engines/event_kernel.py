@@ -16,7 +16,6 @@ from numba import njit, prange
 
 from simulators.engines.event_rules import (
     DONE,
-    FRESH,
     NEVER,
     RUNNING,
     STUCK,
@@ -170,14 +169,14 @@ def _least(values):
     return least
 
 
-@borrowing
+@vectorized
 @no_type_check
 def _index(values, value):
-    """Return the first index at which an array has a value it is known to have."""
-    k = 0
-    while values[k] != value:
-        k += 1
-    return k
+    """Return the first index at which an array has a value."""
+    first = values.shape[0]
+    for k in range(values.shape[0]):
+        first = min(first, k if values[k] == value else values.shape[0])
+    return first
 
 
 @borrowing
@@ -313,9 +312,9 @@ def _step(i, now, discs, law, rows, scratch):
             discs.inside[j, i] = discs.inside[i, j]
     if j != i:
         _forget(discs.partner, i, j)
-    _predict(i, now, discs, law, scratch)
-    if j >= 0 and j != i:
-        _predict(j, now, discs, law, scratch)
+    n_struck = 2 if j >= 0 and j != i else 1
+    for turn in range(n_struck):  # one call: its body is compiled into every place that calls it
+        _predict(i if turn == 0 else j, now, discs, law, scratch)
 
 
 @borrowing
@@ -371,12 +370,8 @@ def _write_frame(frame, discs, law, positions, velocities):
 
 @borrowing
 @no_type_check
-def _run(status, discs, law, rows, positions, velocities, scratch):
+def _run(discs, law, rows, positions, velocities, scratch):
     """Run one system until it is done, its buffer is full, or time stands still; return its status."""
-    n = discs.due.shape[0]
-    if status == FRESH:
-        for k in range(n):
-            _predict(k, 0.0, discs, law, scratch)
     while True:
         now = _least(discs.due)
         while discs.tally[FRAME] * law.frame_interval < discs.clock[EPOCH] + now:
@@ -393,7 +388,7 @@ def _run(status, discs, law, rows, positions, velocities, scratch):
 
 @njit(cache=True, error_model="numpy", parallel=True)
 @no_type_check
-def run_systems(active, status, discs, law, rows, positions, velocities):
+def run_systems(active, status, rows, discs, law, positions, velocities):
     """Run the active systems on all cores, each with its own buffer; the order of the systems changes no bit."""
     for a in prange(active.shape[0]):
         s = active[a]
@@ -418,4 +413,4 @@ def run_systems(active, status, discs, law, rows, positions, velocities):
             rows.forced[a],
             rows.filled[a],
         )
-        status[s] = _run(status[s], one, law, log, positions[s], velocities[s], np.empty((4, one.due.shape[0])))
+        status[s] = _run(one, law, log, positions[s], velocities[s], np.empty((4, one.due.shape[0])))

@@ -11,14 +11,12 @@ from typing import NamedTuple, no_type_check
 import numpy as np
 from numba import njit
 
-from simulators.state import CollisionLog
-
 NEVER = 1e300  # finite: no inf enters the arithmetic
 FRESH, RUNNING, DONE, STUCK = 0, 1, 2, 3  # of a system; a running one waits for an empty buffer
 
-compiled = njit(cache=True, error_model="numpy")
-# for functions that allocate nothing: no counting of references, each of which would cost an atomic operation
-borrowing = njit(cache=True, error_model="numpy", _nrt=False)  # pyright: ignore[reportCallIssue]
+# for functions that allocate nothing: no counting of references, each of which would cost an atomic operation; and
+# always inlined, as a call would pass every array of every record as seven numbers or more
+borrowing = njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)  # pyright: ignore[reportCallIssue]
 
 
 class Law(NamedTuple):
@@ -44,7 +42,7 @@ class Rows(NamedTuple):
     impulse: np.ndarray  # (row,)
     normal: np.ndarray  # (row, dim)
     forced: np.ndarray  # (row,)
-    filled: np.ndarray  # (1,)
+    filled: np.ndarray  # (2,) rows so far, and how many of them were forced
 
 
 @borrowing
@@ -155,36 +153,4 @@ def log_row(rows, time, i, j, impulse, forced):
     rows.impulse[row] = impulse
     rows.forced[row] = forced
     rows.filled[0] = row + 1
-
-
-def empty_rows(n_systems: int, capacity: int, dim: int) -> Rows:
-    """Return log buffers of ``capacity`` rows a system."""
-    shape = (n_systems, capacity)
-    return Rows(
-        time=np.empty(shape),
-        i=np.empty(shape, dtype=np.int32),
-        j=np.empty(shape, dtype=np.int32),
-        impulse=np.empty(shape),
-        normal=np.empty((*shape, dim)),
-        forced=np.empty(shape, dtype=np.bool_),
-        filled=np.zeros((n_systems, 1), dtype=np.int64),
-    )
-
-
-def drain(rows: Rows, systems: np.ndarray) -> list[np.ndarray]:
-    """Return the filled rows of these systems as flat columns in the order of ``CollisionLog``."""
-    n_systems, capacity = rows.time.shape
-    filled = rows.filled[:, 0]
-    written = np.flatnonzero(np.arange(capacity) < rows.filled)
-    columns = (rows.time, rows.i, rows.j, rows.impulse, rows.normal, rows.forced)
-    flat = (column.reshape(n_systems * capacity, *column.shape[2:]) for column in columns)
-    return [np.repeat(systems.astype(np.int32), filled), *(column.take(written, axis=0) for column in flat)]
-
-
-def gather(parts: list[list[np.ndarray]]) -> CollisionLog:
-    """Join drained rounds: a stable sort by system keeps each system's rows in order of time."""
-    if len(parts) == 1:
-        return CollisionLog(*parts[0])
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    order = np.argsort(columns[0], kind="stable")
-    return CollisionLog(*(column.take(order, axis=0) for column in columns))
+    rows.filled[1] += forced

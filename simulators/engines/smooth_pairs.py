@@ -20,7 +20,8 @@ from numba.extending import overload
 # sums may be reordered and products contracted, but infinities and NaN keep their meaning
 _REORDER = {"reassoc", "contract", "nsz", "arcp"}
 
-compiled = njit(cache=True, error_model="numpy")
+# inlined by force: a call passes every array of a record as seven numbers
+compiled = njit(cache=True, error_model="numpy", forceinline=True)
 summing = njit(cache=True, error_model="numpy", fastmath=_REORDER)
 
 

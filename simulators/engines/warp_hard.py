@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import warp as wp
 
-from simulators.engines.event_driven import _MOST_FORCED, _overlaps, _refuse_collapse, _refuse_pile
+from simulators.engines.event_driven import ghosts_inside
+from simulators.engines.event_rounds import MOST_FORCED, refuse_collapse, refuse_pile
 from simulators.engines.warp_device import (
     ROWS_AT_ONCE,
     THREADS_A_BLOCK,
@@ -94,10 +95,10 @@ def _run_block(
     while True:
         status = discs.status.numpy()
         if (status == STUCK).any():
-            _refuse_collapse(block.start + int(np.argmax(status == STUCK)), system)
+            refuse_collapse(block.start + int(np.argmax(status == STUCK)), system)
         n_forced = int(discs.n_forced.numpy().sum(dtype=np.int64))
-        if n_forced > _MOST_FORCED:
-            _refuse_pile(n_forced, system)
+        if n_forced > MOST_FORCED:
+            refuse_pile(n_forced, system)
         active = np.flatnonzero(status != DONE).astype(np.int32)
         if not len(active):
             return log.columns(), positions.numpy(), velocities.numpy()
@@ -133,7 +134,7 @@ def _at_rest_in_time(system: HardSpheres, start: ParticleState, block: slice) ->
     discs.struck = wp.full(shape, -float(NEVER), dtype=wp.float64)
     discs.due = wp.full(shape, float(NEVER), dtype=wp.float64)
     discs.partner = wp.zeros(shape, dtype=wp.int32)
-    discs.inside = wp.array(np.moveaxis(_overlaps(system, positions, radii), 0, -1), dtype=wp.bool)
+    discs.inside = wp.array(np.moveaxis(ghosts_inside(system, positions, radii), 0, -1), dtype=wp.bool)
     for name, kind, value in (
         ("epoch", wp.float64, 0.0),
         ("burst_began", wp.float64, 0.0),

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import warp as wp
 
-from simulators.engines.soft_contact import _CONTACTS_A_PARTICLE, _check_run
-from simulators.engines.soft_kernel import DIVERGED as CPU_DIVERGED
-from simulators.engines.soft_kernel import DONE as CPU_DONE
+from simulators.engines.grains import DIVERGED as CPU_DIVERGED
+from simulators.engines.grains import DONE as CPU_DONE
+from simulators.engines.soft_contact import CONTACTS_A_PARTICLE, check_run
 from simulators.engines.warp_device import (
     ROWS_AT_ONCE,
     THREADS_A_BLOCK,
@@ -132,7 +132,7 @@ def _run_block(
     normal = np.ascontiguousarray(flat["normal"][:, : law.dim])
     who = [flat["system"] + np.int32(block.start), flat["time"], flat["i"], flat["j"]]
     part = [*who, flat["impulse"], normal, forced, flat["duration"], flat["overlap"]]
-    _check_run(system, start, part, np.where(status == DIVERGED, CPU_DIVERGED, CPU_DONE), block.start)
+    check_run(system, start, part, np.where(status == DIVERGED, CPU_DIVERGED, CPU_DONE), block.start)
     return part
 
 
@@ -176,7 +176,7 @@ def _at_rest_in_time(start: ParticleState, block: slice) -> Any:
     grains.push, grains.twist = wp.zeros(shape, dtype=wp.vec3d), wp.zeros(shape, dtype=wp.vec3d)
     grains.slot = wp.full((n_particles, n_particles + 2 * dim, n_systems), -1, dtype=wp.int32)
     for name, kind in _CONTACT_FIELDS.items():
-        setattr(grains, name, wp.zeros((max(1, round(_CONTACTS_A_PARTICLE * n_particles)), n_systems), dtype=kind))
+        setattr(grains, name, wp.zeros((max(1, round(CONTACTS_A_PARTICLE * n_particles)), n_systems), dtype=kind))
     grains.n_contacts, grains.steps = wp.zeros(n_systems, dtype=wp.int32), wp.zeros(n_systems, dtype=wp.int32)
     grains.status = wp.zeros(n_systems, dtype=wp.int32)
     return grains

@@ -248,7 +248,7 @@ def check_overlaps(state: ParticleState, system: System) -> None:
             _refuse_overlap(state, system, slice(None), i[pairs], j[pairs])
         return
     for which in range(n_systems):
-        for i, j in _close_pairs(state.positions[which], state.radii[which], system):
+        for i, j in close_pairs(state.positions[which], state.radii[which], system):
             _refuse_overlap(state, system, slice(which, which + 1), i, j)
 
 
@@ -267,7 +267,7 @@ def _refuse_overlap(state: ParticleState, system: System, systems: slice, i: np.
         )
 
 
-def _close_pairs(positions: np.ndarray, radii: np.ndarray, system: System) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def close_pairs(positions: np.ndarray, radii: np.ndarray, system: System) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield pairs (i, j), i < j, among which every overlap of one system is.
 
     Nearest neighbours come first: where these do not overlap, centres are so far apart that the later searches,

@@ -1,6 +1,7 @@
 """Soft discs and spheres: overlaps push back with a spring and a dashpot, with or without friction."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -10,6 +11,7 @@ from jaxtyping import Float64
 from simulators.placement import place_without_overlap
 from simulators.state import ParticleState
 
+from .hard_spheres import close_pairs
 from .system import (
     boundaries,
     minimum_image,
@@ -22,6 +24,8 @@ from .system import (
 )
 
 _STEPS, _FEWEST_STEPS = 50, 20  # in a contact of two mean-size particles; the lightest pair gets half as many
+_FEW = 64  # particles up to which all pairs of a given start are looked at
+_MANY = 4096  # particles beyond which the pairs within one reach, 130 MB if all are, take too much memory
 _DEEPEST_START = 0.5  # share of the smaller radius by which particles may overlap in a given start
 # duration of an elastic Hertz contact, t_c (k^2 v / mu^2)^(1/5) = 3.218: Hertz's integral in closed form
 _HERTZ_TIME = 0.8 * math.sqrt(math.pi) * math.gamma(0.4) / math.gamma(0.9) * 1.25**0.4
@@ -52,7 +56,7 @@ class SoftSpheres:
     With ``friction`` > 0 particles turn, and a tangential spring begins to stretch with each contact: the force is
     ``K_t s + 2 z sqrt(mu_t K_t) s'`` against the slip s of the surfaces, up to ``friction`` times the normal force,
     beyond which the spring slides along. ``K_t / K = mu_t / mu`` = 1/3 for solid discs, 2/7 for solid spheres, so
-    that slip and overlap swing in step.
+    that slip and overlap swing in step. There is no rolling friction: a body that rolls on a level floor rolls on.
 
     Attributes:
         n_particles: particles a system.
@@ -292,6 +296,9 @@ class SoftSpheres:
         Raises:
             ValueError: another number of particles or dimensions, a particle outside the box, an overlap that is too
                 deep, turning particles without friction, particles so light that a contact lasts less than 10 steps.
+
+        Cost:
+            All pairs up to 64 particles a system, beyond that a tree of neighbours.
         """
         require_shape(self, state)
         if state.angular_velocities is not None and self.friction == 0:
@@ -314,17 +321,43 @@ class SoftSpheres:
             )
 
     def _check_overlaps(self, state: ParticleState) -> None:
-        """Refuse the first pair that overlaps too deep."""
-        for i in range(self.n_particles - 1):
-            overlap = self._overlaps(state, i)
-            allowed = _DEEPEST_START * np.minimum(state.radii[:, i + 1 :], state.radii[:, i : i + 1])
-            if (overlap > allowed).any():
-                system, other = (int(index) for index in np.argwhere(overlap > allowed)[0])
-                raise ValueError(
-                    f"initial: system {system}, particles {i} and {i + 1 + other} overlap by "
-                    f"{overlap[system, other]:.6g}, expected at most {allowed[system, other]:.6g} (half of the smaller "
-                    "radius); move them apart"
-                )
+        """Refuse the first pair that overlaps too deep; looks at all pairs up to 64 particles, else at near ones."""
+        if self.n_particles <= _FEW:
+            i, j = np.triu_indices(self.n_particles, 1)
+            self._refuse_deep(state, slice(None), i, j)
+            return
+        for which in range(len(state.radii)):
+            for i, j in self._near_pairs(state.positions[which], state.radii[which]):
+                self._refuse_deep(state, slice(which, which + 1), i, j)
+
+    def _near_pairs(self, positions: np.ndarray, radii: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+        """Return pairs (i, j) of one system among which the deep overlaps are, if there are any."""
+        from scipy.spatial import KDTree  # here: importing the package loads no scipy
+
+        sides = np.where(periodic_axes(self), np.array(self.box), 0.0)  # 0: open to the tree
+        inside = np.where(
+            sides > 0, positions - sides * np.floor(positions / np.where(sides > 0, sides, 1.0)), positions
+        )
+        inside = np.where((sides > 0) & (inside >= sides), 0.0, inside)  # a tiny negative number was rounded
+        if len(radii) > _MANY:
+            return close_pairs(inside, radii, self)
+        reach = (2 - _DEEPEST_START) * float(radii.max())
+        i, j = KDTree(inside, boxsize=sides).query_pairs(reach, output_type="ndarray").T
+        return [(i, j)]
+
+    def _refuse_deep(self, state: ParticleState, systems: slice, i: np.ndarray, j: np.ndarray) -> None:
+        """Refuse the first of these pairs that overlaps by more than half of the smaller radius."""
+        positions, radii = state.positions[systems], state.radii[systems]
+        separation = minimum_image(positions[:, i] - positions[:, j], self)
+        overlap = radii[:, i] + radii[:, j] - np.sqrt((separation**2).sum(axis=-1))
+        allowed = _DEEPEST_START * np.minimum(radii[:, i], radii[:, j])
+        if (overlap > allowed).any():
+            which, pair = (int(index) for index in np.argwhere(overlap > allowed)[0])
+            raise ValueError(
+                f"initial: system {(systems.start or 0) + which}, particles {i[pair]} and {j[pair]} overlap by "
+                f"{overlap[which, pair]:.6g}, expected at most {allowed[which, pair]:.6g} (half of the smaller "
+                "radius); move them apart"
+            )
 
     def _check_masses(self, state: ParticleState) -> None:
         """Refuse masses so light that the step does not resolve their contacts."""
