@@ -54,9 +54,9 @@ def simulate(
             - ``"event_driven_cells"``: the same with cells and an event queue; from 64 on.
             - ``"soft_contact"``: steps through time with a neighbour list; soft bodies, piles, driven boxes.
             - ``"smooth_forces"``: steps through time; gravity, Lennard-Jones, charges, springs.
-        device: ``"cpu"``, or ``"cuda"`` for NVIDIA GPUs (needs the extra ``gpu``), which pays from some thousand
-            systems. There, an engine's counterpart in Warp runs: ``"event_driven_warp"``, ``"soft_contact_warp"``;
-            named outright, these also run on ``"cpu"``.
+        device: ``"cpu"``, or ``"cuda"`` for NVIDIA GPUs (needs the extra ``gpu``; not yet
+            timed on one). There, an engine's counterpart in Warp runs, ``"event_driven_warp"`` or
+            ``"soft_contact_warp"``; named outright, these also run on ``"cpu"``.
 
     Returns:
         Trajectories of shape (system, frame, particle, dim) with their collision log.

@@ -18,7 +18,7 @@ from .pairs import (
     require_inside,
     sum_over_pairs,
 )
-from .system import require, require_box, take_numbers
+from .system import boundaries, require, require_box, take_numbers
 
 
 class SoftenedCoulomb(NamedTuple):
@@ -109,9 +109,8 @@ class ChargedParticles:
             integers=("n_particles", "dim"),
             floats=(*positive, "positive_share", "magnetic_field", "speed"),
             vectors=("electric_field", "box"),
+            optional=("time_step",),
         )
-        if self.time_step is not None:
-            take_numbers(self, floats=("time_step",))
         require(
             self,
             ("n_particles", "at least 1", self.n_particles >= 1),
@@ -123,8 +122,7 @@ class ChargedParticles:
             ("time_step", "None, or positive and finite", self.time_step is None or 0 < self.time_step < math.inf),
         )
         require_box(self, vectors=("electric_field", "box"))
-        if 4 * self.radius > min(self.box):
-            raise ValueError(f"radius must be at most a quarter of the sides of box={self.box}, got {self.radius}")
+        require(self, ("radius", f"at most a quarter of the sides of box={self.box}", 4 * self.radius <= min(self.box)))
 
     @property
     def preferred_engine(self) -> str:
@@ -134,8 +132,7 @@ class ChargedParticles:
     @property
     def conserved(self) -> tuple[str, ...]:
         """Energy, unless a field drives particles around a periodic box; momenta where nothing acts from outside."""
-        # not by boundaries(), whose argument is checked to be a System, which asks for this property
-        kinds = (self.boundary,) * self.dim if isinstance(self.boundary, str) else self.boundary
+        kinds = boundaries(self)
         around = any(kind == "periodic" and field for kind, field in zip(kinds, self.electric_field, strict=True))
         energy = () if around else ("energy",)
         if "walls" in kinds or self.magnetic_field or any(self.electric_field):

@@ -79,9 +79,7 @@ class GravitatingBodies:
 
     def __post_init__(self) -> None:
         floats = ("gravitational_constant", "softening", "mass", "mass_spread", "virial_ratio")
-        take_numbers(self, integers=("n_particles", "dim"), floats=floats, vectors=("box",))
-        if self.time_step is not None:
-            take_numbers(self, floats=("time_step",))
+        take_numbers(self, integers=("n_particles", "dim"), floats=floats, vectors=("box",), optional=("time_step",))
         require(
             self,
             ("n_particles", "at least 2", self.n_particles >= 2),
@@ -104,8 +102,7 @@ class GravitatingBodies:
     @property
     def conserved(self) -> tuple[str, ...]:
         """Energy, and without walls momentum and angular momentum."""
-        # not by boundaries(), whose argument is checked to be a System, which asks for this property
-        return ("energy",) if "walls" in self.boundary else ("energy", "momentum", "angular_momentum")
+        return ("energy",) if "walls" in boundaries(self) else ("energy", "momentum", "angular_momentum")
 
     @property
     def law(self) -> SoftenedGravity:

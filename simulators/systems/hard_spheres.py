@@ -1,30 +1,18 @@
 """Hard discs and spheres: free flight and instantaneous collisions."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float64
 
-from simulators.placement import place_without_overlap
 from simulators.state import ParticleState
 
-from .system import (
-    System,
-    boundaries,
-    minimum_image,
-    periodic_axes,
-    require,
-    require_box,
-    require_shape,
-    take_numbers,
-    volume,
-)
+from .spheres import draw_spheres, packing_fraction, refuse_overlaps, require_room
+from .system import periodic_axes, refuse_outside, require, require_box, require_shape, take_numbers
 
 _ROUNDING = 1e-9  # share of a diameter by which a given state may overlap: rounding in a frame used as a start
-_FEW = 64  # particles up to which all pairs are looked at
 
 
 @dataclass(frozen=True)
@@ -124,30 +112,12 @@ class HardSpheres:
         require(
             self, ("gravity", f"0 along periodic axes ({self.boundary})", not np.array(self.gravity)[periodic].any())
         )
-        self._check_room()
-
-    def _check_room(self) -> None:
-        """Refuse what cannot fit, whatever the draw."""
-        widest = 2 * self.radius * (1 + self.radius_spread)
-        for side, kind in zip(self.box, boundaries(self), strict=True):
-            needed = 2 * widest if kind == "periodic" else widest
-            if needed >= side:
-                raise ValueError(
-                    f"radius must leave every particle room to move: diameters reach {widest:.6g}, so the box must be "
-                    f"wider than {needed:.6g} between {kind}, got {side:.6g}; lower radius or radius_spread, or "
-                    "enlarge box"
-                )
-        if self.packing_fraction >= 1:
-            raise ValueError(
-                f"n_particles={self.n_particles} of radius {self.radius} cannot fit: packing fraction "
-                f"{self.packing_fraction:.3f}, expected below 1; lower n_particles or radius, or enlarge box"
-            )
+        require_room(self)
 
     @property
     def packing_fraction(self) -> float:
         """Expected share of the box that particles fill."""
-        spread = 1 + self.radius_spread**2 * (self.dim - 1) * self.dim / 6  # E[(r / radius)^dim]
-        return float(self.n_particles * volume(self.radius, self.dim) * spread / math.prod(self.box))
+        return packing_fraction(self)
 
     @property
     def preferred_engine(self) -> str:
@@ -157,8 +127,7 @@ class HardSpheres:
     @property
     def conserved(self) -> tuple[str, ...]:
         """Energy in elastic systems, momentum where all sides are periodic."""
-        # not by periodic_axes(self): checking that self is a System asks for this property
-        no_walls = ({self.boundary} if isinstance(self.boundary, str) else set(self.boundary)) == {"periodic"}
+        no_walls = bool(periodic_axes(self).all())
         lossless = self.restitution == 1 or (no_walls and not self.interacting)
         return (("energy",) if lossless else ()) + (("momentum",) if no_walls else ())
 
@@ -181,11 +150,7 @@ class HardSpheres:
         Raises:
             ValueError: no overlap-free placement was found; the text names the packing fraction.
         """
-        shape = (n_systems, self.n_particles)
-        radii = self.radius * (1 + self.radius_spread * rng.uniform(-1.0, 1.0, shape))
-        positions = place_without_overlap(radii, self.box, rng=rng, periodic=periodic_axes(self))
-        velocities = self.velocity_scale * rng.standard_normal((*shape, self.dim))
-        return ParticleState(positions, velocities, radii, self.density * volume(radii, self.dim))
+        return draw_spheres(self, n_systems, rng=rng)
 
     def check_state(self, state: ParticleState) -> None:
         """Refuse a given start state that this system cannot have.
@@ -206,14 +171,9 @@ class HardSpheres:
         reach = np.where(periodic, 0.0, state.radii[..., None] * (1 - 2 * _ROUNDING))
         outside = ((state.positions < reach) | (state.positions > box - reach)).any(axis=-1)
         outside |= (periodic & (state.positions == box)).any(axis=-1)
-        if outside.any():
-            system, i = (int(index) for index in np.argwhere(outside)[0])
-            raise ValueError(
-                f"initial: system {system}, particle {i} is outside the box {self.box}: centre "
-                f"{state.positions[system, i].tolist()}, radius {state.radii[system, i]:.6g}; move it inside"
-            )
+        refuse_outside(self, state, outside)
         if self.interacting:
-            check_overlaps(state, self)
+            refuse_overlaps(state, self, lambda r_i, r_j: _ROUNDING * (r_i + r_j))
 
     def _check_wrapping(self, state: ParticleState) -> None:
         """Refuse discs that would reach across half a periodic side: a pair could meet at both ends at once."""
@@ -225,72 +185,3 @@ class HardSpheres:
                 f"initial: system {system}, particle {i} has diameter {widest:.6g}, expected less than half of the "
                 f"periodic side {sides.min():.6g}; lower its radius, or enlarge box"
             )
-
-
-def check_overlaps(state: ParticleState, system: System) -> None:
-    """Refuse a pair of bodies whose centres are closer than the sum of their radii, beyond rounding.
-
-    Args:
-        state: any number of systems, places along periodic axes in [0, length).
-        system: its box and boundary.
-
-    Raises:
-        ValueError: the text names the first such pair.
-
-    Cost:
-        All pairs up to 64 particles a system, beyond that a tree of neighbours: a second for 1e5 particles.
-    """
-    n_systems, n_particles = state.radii.shape
-    if n_particles <= _FEW:
-        i, j = np.triu_indices(n_particles, 1)
-        for first in range(n_particles - 1):
-            pairs = i == first
-            _refuse_overlap(state, system, slice(None), i[pairs], j[pairs])
-        return
-    for which in range(n_systems):
-        for i, j in close_pairs(state.positions[which], state.radii[which], system):
-            _refuse_overlap(state, system, slice(which, which + 1), i, j)
-
-
-def _refuse_overlap(state: ParticleState, system: System, systems: slice, i: np.ndarray, j: np.ndarray) -> None:
-    """Refuse the first of these pairs that overlaps."""
-    positions, radii = state.positions[systems], state.radii[systems]
-    separation = minimum_image(positions[:, i] - positions[:, j], system)
-    distance = np.sqrt((separation**2).sum(axis=-1))
-    reach = radii[:, i] + radii[:, j]
-    overlap = distance < reach * (1 - _ROUNDING)
-    if overlap.any():
-        which, pair = (int(index) for index in np.argwhere(overlap)[0])
-        raise ValueError(
-            f"initial: system {(systems.start or 0) + which}, particles {i[pair]} and {j[pair]} overlap: distance "
-            f"{distance[which, pair]:.6g}, expected at least {reach[which, pair]:.6g}; move them apart"
-        )
-
-
-def close_pairs(positions: np.ndarray, radii: np.ndarray, system: System) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield pairs (i, j), i < j, among which every overlap of one system is.
-
-    Nearest neighbours come first: where these do not overlap, centres are so far apart that the later searches,
-    between classes of radii within a factor of two, stay short.
-    """
-    from scipy.spatial import KDTree  # here: importing the package loads no scipy
-
-    sides = np.where(periodic_axes(system), np.array(system.box), 0.0)  # 0: open to the tree
-    tree = KDTree(positions, boxsize=sides)
-    nearest = np.asarray(tree.query(positions, k=2)[1])
-    yield _ordered(nearest[:, 0], nearest[:, 1])
-    size = np.floor(np.log2(radii)).astype(int)
-    classes = [np.flatnonzero(size == value) for value in np.unique(size)]
-    trees = [KDTree(positions[members], boxsize=sides) for members in classes]
-    for large in range(len(classes)):
-        for small in range(large + 1):
-            reach = radii[classes[large]].max() + radii[classes[small]].max()
-            found = trees[small].sparse_distance_matrix(trees[large], reach, output_type="coo_matrix")
-            i, j = classes[small][found.row], classes[large][found.col]
-            yield _ordered(i[i != j], j[i != j])
-
-
-def _ordered(i: np.ndarray, j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pairs with the lower index first, sorted."""
-    pairs = np.stack([np.minimum(i, j), np.maximum(i, j)])
-    return tuple(pairs[:, np.lexsort(pairs[::-1])])

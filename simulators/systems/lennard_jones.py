@@ -82,9 +82,7 @@ class LennardJones:
 
     def __post_init__(self) -> None:
         floats = ("number_density", "temperature", "epsilon", "sigma", "cutoff_in_sigma", "mass")
-        take_numbers(self, integers=("n_particles", "dim"), floats=floats)
-        if self.time_step is not None:
-            take_numbers(self, floats=("time_step",))
+        take_numbers(self, integers=("n_particles", "dim"), floats=floats, optional=("time_step",))
         require(
             self,
             ("n_particles", "at least 1", self.n_particles >= 1),
@@ -142,8 +140,7 @@ class LennardJones:
     @property
     def conserved(self) -> tuple[str, ...]:
         """Energy, and without walls momentum."""
-        # not by boundaries(), whose argument is checked to be a System, which asks for this property
-        return ("energy",) if "walls" in self.boundary else ("energy", "momentum")
+        return ("energy",) if "walls" in boundaries(self) else ("energy", "momentum")
 
     @property
     def law(self) -> CutLennardJones:

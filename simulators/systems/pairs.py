@@ -8,7 +8,7 @@ from jaxtyping import Float64
 
 from simulators.state import ParticleState
 
-from .system import System, boundaries, minimum_image, require_shape
+from .system import System, boundaries, minimum_image, refuse_outside, require_shape
 
 _STEPS_A_PERIOD = 50  # leapfrog then errs by (2 pi / 50)^2 / 24, less than a thousandth, in the fastest frequency
 
@@ -76,9 +76,4 @@ def require_inside(system: System, state: ParticleState) -> None:
     kinds, box = np.array(boundaries(system)), np.array(system.box)
     margin = np.where(kinds == "walls", state.radii[..., None], 0.0) - 1e-9 * box
     outside = ((state.positions < margin) | (state.positions > box - margin)) & (kinds != "open")
-    if outside.any():
-        s, i, _ = (int(index) for index in np.argwhere(outside)[0])
-        raise ValueError(
-            f"initial: system {s}, particle {i} is outside the box {system.box}: centre "
-            f"{state.positions[s, i].tolist()}, radius {state.radii[s, i]:.6g}; move it inside"
-        )
+    refuse_outside(system, state, outside.any(axis=-1))

@@ -1,21 +1,19 @@
 """Soft discs and spheres: overlaps push back with a spring and a dashpot, with or without friction."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 
-from simulators.placement import place_without_overlap
 from simulators.state import ParticleState
 
-from .hard_spheres import close_pairs
+from .spheres import draw_spheres, packing_fraction, refuse_overlaps, require_room
 from .system import (
     boundaries,
     minimum_image,
-    periodic_axes,
+    refuse_outside,
     require,
     require_box,
     require_shape,
@@ -24,8 +22,6 @@ from .system import (
 )
 
 _STEPS, _FEWEST_STEPS = 50, 20  # in a contact of two mean-size particles; the lightest pair gets half as many
-_FEW = 64  # particles up to which all pairs of a given start are looked at
-_MANY = 4096  # particles beyond which the pairs within one reach, 130 MB if all are, take too much memory
 _DEEPEST_START = 0.5  # share of the smaller radius by which particles may overlap in a given start
 # duration of an elastic Hertz contact, t_c (k^2 v / mu^2)^(1/5) = 3.218: Hertz's integral in closed form
 _HERTZ_TIME = 0.8 * math.sqrt(math.pi) * math.gamma(0.4) / math.gamma(0.9) * 1.25**0.4
@@ -115,8 +111,9 @@ class SoftSpheres:
 
     def __post_init__(self) -> None:
         floats = ("radius", "radius_spread", "density", "restitution", "velocity_scale", "contact_time", "friction")
-        optional = () if self.time_step is None else ("time_step",)
-        take_numbers(self, integers=("n_particles", "dim"), floats=(*floats, *optional), vectors=("gravity", "box"))
+        take_numbers(
+            self, integers=("n_particles", "dim"), floats=floats, vectors=("gravity", "box"), optional=("time_step",)
+        )
         require(
             self,
             ("n_particles", "at least 1", self.n_particles >= 1),
@@ -133,24 +130,8 @@ class SoftSpheres:
             ("contact", "'linear' or 'hertz'", self.contact in ("linear", "hertz")),
         )
         require_box(self, vectors=("gravity", "box"))
-        self._check_room()
+        require_room(self)
         self._check_step()
-
-    def _check_room(self) -> None:
-        """Refuse what cannot fit, whatever the draw."""
-        widest = 2 * self.radius * (1 + self.radius_spread)
-        for side, kind in zip(self.box, boundaries(self), strict=True):
-            needed = widest * (2 if kind == "periodic" else 1)  # or a particle meets one neighbour on both sides
-            if needed >= side:
-                raise ValueError(
-                    f"radius must leave every particle room to move: diameters reach {widest:.6g}, and a {kind} axis "
-                    f"must be longer than {needed:.6g}, got {side:.6g}; lower radius or radius_spread, or enlarge box"
-                )
-        if self.packing_fraction >= 1:
-            raise ValueError(
-                f"n_particles={self.n_particles} of radius {self.radius} cannot fit: packing fraction "
-                f"{self.packing_fraction:.3f}, expected below 1; lower n_particles or radius, or enlarge box"
-            )
 
     def _check_step(self) -> None:
         """Refuse a law whose stiffness is not defined, and a step too long for it."""
@@ -214,8 +195,7 @@ class SoftSpheres:
     @property
     def packing_fraction(self) -> float:
         """Expected share of the box that particles fill."""
-        spread = 1 + self.radius_spread**2 * (self.dim - 1) * self.dim / 6  # E[(r / radius)^dim]
-        return float(self.n_particles * volume(self.radius, self.dim) * spread / math.prod(self.box))
+        return packing_fraction(self)
 
     @property
     def preferred_engine(self) -> str:
@@ -225,8 +205,7 @@ class SoftSpheres:
     @property
     def conserved(self) -> tuple[str, ...]:
         """Energy where nothing damps or slips, momentum and angular momentum where nothing from outside acts."""
-        # not by boundaries(), whose argument is checked to be a System, which asks for this property
-        kinds = (self.boundary,) * self.dim if isinstance(self.boundary, str) else self.boundary
+        kinds = boundaries(self)
         uphill = any(g != 0 and kind == "periodic" for g, kind in zip(self.gravity, kinds, strict=True))
         weightless = not any(self.gravity)
         holds = {
@@ -276,13 +255,10 @@ class SoftSpheres:
         Raises:
             ValueError: no overlap-free placement was found; the text names the packing fraction.
         """
-        shape = (n_systems, self.n_particles)
-        radii = self.radius * (1 + self.radius_spread * rng.uniform(-1.0, 1.0, shape))
-        positions = place_without_overlap(radii, self.box, rng=rng, periodic=periodic_axes(self))
-        velocities = self.velocity_scale * rng.standard_normal((*shape, self.dim))
-        spins = np.zeros((*shape, 1 if self.dim == 2 else 3)) if self.friction > 0 else None
-        masses = self.density * volume(radii, self.dim)
-        return ParticleState(positions, velocities, radii, masses, angular_velocities=spins)
+        start = draw_spheres(self, n_systems, rng=rng)
+        if self.friction == 0:
+            return start
+        return replace(start, angular_velocities=np.zeros((*start.radii.shape, 1 if self.dim == 2 else 3)))
 
     def check_state(self, state: ParticleState) -> None:
         """Refuse a given start state that this system cannot have.
@@ -303,61 +279,13 @@ class SoftSpheres:
         require_shape(self, state)
         if state.angular_velocities is not None and self.friction == 0:
             raise ValueError("initial has angular_velocities, which need friction above 0; leave them out")
-        self._check_inside(state)
-        self._check_masses(state)
-        if self.interacting:
-            self._check_overlaps(state)
-
-    def _check_inside(self, state: ParticleState) -> None:
-        """Refuse the first particle that is too deep in a wall."""
         walled = np.array([kind == "walls" for kind in boundaries(self)])
         depth = np.maximum(-state.positions, state.positions - np.array(self.box)) + state.radii[..., None]
-        outside = ((depth > _DEEPEST_START * state.radii[..., None]) & walled).any(axis=-1)
-        if outside.any():
-            system, i = (int(index) for index in np.argwhere(outside)[0])
-            raise ValueError(
-                f"initial: system {system}, particle {i} is outside the box {self.box}: centre "
-                f"{state.positions[system, i].tolist()}, radius {state.radii[system, i]:.6g}; move it inside"
-            )
-
-    def _check_overlaps(self, state: ParticleState) -> None:
-        """Refuse the first pair that overlaps too deep; looks at all pairs up to 64 particles, else at near ones."""
-        if self.n_particles <= _FEW:
-            i, j = np.triu_indices(self.n_particles, 1)
-            self._refuse_deep(state, slice(None), i, j)
-            return
-        for which in range(len(state.radii)):
-            for i, j in self._near_pairs(state.positions[which], state.radii[which]):
-                self._refuse_deep(state, slice(which, which + 1), i, j)
-
-    def _near_pairs(self, positions: np.ndarray, radii: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-        """Return pairs (i, j) of one system among which the deep overlaps are, if there are any."""
-        from scipy.spatial import KDTree  # here: importing the package loads no scipy
-
-        sides = np.where(periodic_axes(self), np.array(self.box), 0.0)  # 0: open to the tree
-        inside = np.where(
-            sides > 0, positions - sides * np.floor(positions / np.where(sides > 0, sides, 1.0)), positions
-        )
-        inside = np.where((sides > 0) & (inside >= sides), 0.0, inside)  # a tiny negative number was rounded
-        if len(radii) > _MANY:
-            return close_pairs(inside, radii, self)
-        reach = (2 - _DEEPEST_START) * float(radii.max())
-        i, j = KDTree(inside, boxsize=sides).query_pairs(reach, output_type="ndarray").T
-        return [(i, j)]
-
-    def _refuse_deep(self, state: ParticleState, systems: slice, i: np.ndarray, j: np.ndarray) -> None:
-        """Refuse the first of these pairs that overlaps by more than half of the smaller radius."""
-        positions, radii = state.positions[systems], state.radii[systems]
-        separation = minimum_image(positions[:, i] - positions[:, j], self)
-        overlap = radii[:, i] + radii[:, j] - np.sqrt((separation**2).sum(axis=-1))
-        allowed = _DEEPEST_START * np.minimum(radii[:, i], radii[:, j])
-        if (overlap > allowed).any():
-            which, pair = (int(index) for index in np.argwhere(overlap > allowed)[0])
-            raise ValueError(
-                f"initial: system {(systems.start or 0) + which}, particles {i[pair]} and {j[pair]} overlap by "
-                f"{overlap[which, pair]:.6g}, expected at most {allowed[which, pair]:.6g} (half of the smaller "
-                "radius); move them apart"
-            )
+        too_deep = (depth > _DEEPEST_START * state.radii[..., None]) & walled
+        refuse_outside(self, state, np.any(too_deep, axis=-1))
+        self._check_masses(state)
+        if self.interacting:
+            refuse_overlaps(state, self, lambda r_i, r_j: _DEEPEST_START * np.minimum(r_i, r_j))
 
     def _check_masses(self, state: ParticleState) -> None:
         """Refuse masses so light that the step does not resolve their contacts."""

@@ -17,7 +17,7 @@ from .pairs import (
     require_inside,
     sum_over_pairs,
 )
-from .system import require, require_box, take_numbers
+from .system import boundaries, require, require_box, take_numbers
 
 
 class Hooke(NamedTuple):
@@ -90,9 +90,7 @@ class SpringNetwork:
     def __post_init__(self) -> None:
         positive = ("stiffness", "mass", "radius", "placement_scale")
         floats = (*positive, "edge_probability", "natural_length", "speed")
-        take_numbers(self, integers=("n_particles", "dim"), floats=floats, vectors=("box",))
-        if self.time_step is not None:
-            take_numbers(self, floats=("time_step",))
+        take_numbers(self, integers=("n_particles", "dim"), floats=floats, vectors=("box",), optional=("time_step",))
         require(
             self,
             ("n_particles", "at least 1", self.n_particles >= 1),
@@ -103,8 +101,7 @@ class SpringNetwork:
             ("time_step", "None, or positive and finite", self.time_step is None or 0 < self.time_step < math.inf),
         )
         require_box(self, allowed=("walls", "open"))
-        if 4 * self.radius > min(self.box):
-            raise ValueError(f"radius must be at most a quarter of the sides of box={self.box}, got {self.radius}")
+        require(self, ("radius", f"at most a quarter of the sides of box={self.box}", 4 * self.radius <= min(self.box)))
 
     @property
     def preferred_engine(self) -> str:
@@ -114,8 +111,7 @@ class SpringNetwork:
     @property
     def conserved(self) -> tuple[str, ...]:
         """Energy, and without walls momentum and angular momentum."""
-        # not by boundaries(), whose argument is checked to be a System, which asks for this property
-        return ("energy",) if "walls" in self.boundary else ("energy", "momentum", "angular_momentum")
+        return ("energy",) if "walls" in boundaries(self) else ("energy", "momentum", "angular_momentum")
 
     @property
     def law(self) -> Hooke:

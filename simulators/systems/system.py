@@ -106,15 +106,24 @@ def minimum_image(separation: Float64[np.ndarray, "... dim"], system: Boxed) -> 
     return separation - whole * np.where(np.isfinite(lengths), lengths, 0.0)
 
 
-def take_numbers(system: Any, *, integers: Iterable[str] = (), floats: Iterable[str] = (), vectors: Iterable[str] = ()):
+def take_numbers(
+    system: Any,
+    *,
+    integers: Iterable[str] = (),
+    floats: Iterable[str] = (),
+    vectors: Iterable[str] = (),
+    optional: Iterable[str] = (),
+) -> None:
     """Replace fields of a specification under construction by plain int, float and tuples of float.
+
+    ``optional`` are floats that may be None.
 
     Raises:
         TypeError: a field is no number (a bool or a string is none), or a vector is not a sequence of numbers.
     """
     for name in integers:
         object.__setattr__(system, name, _integer(name, getattr(system, name)))
-    for name in floats:
+    for name in (*floats, *(name for name in optional if getattr(system, name) is not None)):
         object.__setattr__(system, name, _number(name, getattr(system, name)))
     for name in vectors:
         value = getattr(system, name)
@@ -158,6 +167,16 @@ def require_shape(system: System, state: ParticleState) -> None:
         raise ValueError(
             f"initial must have n_particles={system.n_particles} and dim={system.dim}, got positions of shape "
             f"{state.positions.shape} (system, particle, dim)"
+        )
+
+
+def refuse_outside(system: Boxed, state: ParticleState, outside: Bool[np.ndarray, "system particle"]) -> None:
+    """Refuse the first particle that is outside the box, whatever the caller means by that."""
+    if outside.any():
+        which, i = (int(index) for index in np.argwhere(outside)[0])
+        raise ValueError(
+            f"initial: system {which}, particle {i} is outside the box {system.box}: centre "
+            f"{state.positions[which, i].tolist()}, radius {state.radii[which, i]:.6g}; move it inside"
         )
 
 
