@@ -4,12 +4,23 @@ import math
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 
-from simulators import HardSpheres, ParticleState, SoftSpheres, contact_labels, kinetic_energy, simulate
+from simulators import (
+    HardSpheres,
+    ParticleState,
+    RotatingBox,
+    SoftSpheres,
+    VibratedBox,
+    contact_labels,
+    kinetic_energy,
+    simulate,
+)
 from simulators.engines import soft_contact
+from simulators.engines.free_flight import EPOCH
 
 RNG = np.random.default_rng
 DENSITY = {2: 1 / math.pi, 3: 0.75 / math.pi}  # mass 1 at radius 1
@@ -180,6 +191,43 @@ def test_order_of_convergence_is_two(contact, restitution):
     errors = np.abs(np.array(ends[:3]) - ends[3])
     orders = np.log2(errors[:-1] / errors[1:])
     np.testing.assert_allclose(orders, 2.0, atol=0.1)
+
+
+def leapfrog(system, start, n_steps):
+    """Follow one system of elastic discs between walls by all pairs, the plain way; return positions and velocities."""
+    x, v, h = start.positions[0].copy(), start.velocities[0].copy(), system.step
+    radii, masses, box, gravity = start.radii[0], start.masses[0], np.array(system.box), np.array(system.gravity)
+    i, j = np.triu_indices(len(x), 1)
+
+    def acceleration():
+        sinks = np.maximum(radii[:, None] - x, 0) - np.maximum(x + radii[:, None] - box, 0)
+        force = system.stiffness * sinks
+        apart = x[i] - x[j]
+        distance = np.sqrt((apart**2).sum(axis=1))
+        push = system.stiffness * np.maximum(radii[i] + radii[j] - distance, 0) / distance
+        np.add.at(force, i, push[:, None] * apart)
+        np.add.at(force, j, -push[:, None] * apart)
+        return gravity + force / masses[:, None]
+
+    a = acceleration()
+    for _ in range(n_steps):
+        v += 0.5 * h * a
+        x += h * v
+        a = acceleration()
+        v += 0.5 * h * a
+    return x, v
+
+
+def test_flights_and_contacts_are_those_of_the_plain_leapfrog():
+    # over several epochs, so that the common fall begins anew; few discs, so that rounding grows slowly
+    system = SoftSpheres(n_particles=4, radius=0.08, radius_spread=0.3, gravity=(0.3, -1.0), contact_time=0.02)
+    start = system.draw_state(1, rng=RNG(3))
+    n_steps = 3 * EPOCH + 100
+    run = follow(system, start, time=n_steps * system.step)
+    assert (run.collisions.j >= 0).sum() > 2
+    x, v = leapfrog(system, start, n_steps)
+    np.testing.assert_allclose(run.positions[0, -1], x, atol=1e-9)
+    np.testing.assert_allclose(run.velocities[0, -1], v, atol=1e-7)
 
 
 def test_elastic_dynamics_run_backwards():
@@ -399,6 +447,31 @@ def test_lists_cells_and_pauses_change_no_bit(dim, boundary):
         same(truth, soft_contact.run(system, start, **setting, **options))
 
 
+@pytest.mark.parametrize("system", [VibratedBox(n_particles=30), RotatingBox(n_particles=30), SoftSpheres()])
+def test_lists_and_pauses_change_no_bit_in_a_box_that_moves(system):
+    start = system.draw_state(2, rng=RNG(4))
+    setting: dict[str, Any] = {"n_frames": 4, "frame_interval": 0.5}
+    truth = soft_contact.run(system, start, **setting)
+    assert len(truth.collisions) > 100
+    same(truth, soft_contact.run(system, start, **setting, skin=0.2))
+    same(truth, soft_contact.run(system, start, **setting, rows_at_once=3))
+
+
+@pytest.mark.parametrize("pull", [0.5, 5.0])
+def test_a_plan_for_many_steps_misses_no_touch_that_a_short_one_finds(pull):
+    # a row of discs just apart passes a push on, faster than plans for so many discs end; all fall on the floor
+    x = np.stack(np.meshgrid(2 + 4 * np.arange(20), 1.001 + 4 * np.arange(10)), axis=-1).reshape(-1, 2)
+    x[:8, 0] = 2 + 2.001 * np.arange(8)
+    x[8:20, 1] = 1 + 0.02 * np.arange(1, 13)
+    v = np.zeros_like(x)
+    v[0, 0] = 1.0
+    system = lone(n_particles=len(x), gravity=(0.0, -pull), box=(90.0, 50.0), boundary="walls", contact_time=0.02)
+    setting = {"n_frames": 2, "frame_interval": 0.5}
+    truth = soft_contact.run(system, state([x], [v]), **setting, skin=0.002)
+    assert (truth.collisions.j[:20] > 0).sum() == 7
+    same(truth, soft_contact.run(system, state([x], [v]), **setting, skin=0.5))
+
+
 def test_a_list_notices_a_particle_that_was_kicked():
     # a heavy disc throws a light one ahead at twice its speed, towards one that the list left out and that comes along
     system = lone(n_particles=3, contact_time=0.02)
@@ -408,6 +481,20 @@ def test_a_list_notices_a_particle_that_was_kicked():
     truth = soft_contact.run(system, start, **setting, skin=200.0)
     assert (truth.collisions.i[:2] == [0, 1]).all()
     same(truth, soft_contact.run(system, start, **setting, skin=0.8))
+
+
+def test_a_plan_notices_a_particle_that_was_kicked():
+    # the same, with others at rest far away, so that plans are long; the third disc comes from near and far
+    system = lone(n_particles=303, contact_time=0.02, box=(1e3, 1e3))
+    x = np.zeros((40, 303, 2))
+    x[:, 0], x[:, 1] = (1.999, 5.0), (4.0, 5.0)
+    x[:, 2, 0], x[:, 2, 1] = 6 + 0.005 * np.arange(1, 41), 5.0
+    x[:, 3:, 0], x[:, 3:, 1] = 100 + 4 * np.arange(300), 5.0
+    v = np.zeros_like(x)
+    v[:, 0, 0], v[:, 2, 0] = 1.0, -1.0
+    start = state(x, v, masses=np.where(np.arange(303) % 2, 1.0, 100.0) + np.zeros((40, 303)))
+    setting = {"n_frames": 2, "frame_interval": 0.2}
+    same(*(soft_contact.run(system, start, **setting, skin=skin) for skin in (0.01, 4.0)))
 
 
 def test_room_for_contacts_grows():

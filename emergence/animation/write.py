@@ -36,7 +36,7 @@ def animate(trajectories: Trajectories, path: str | os.PathLike[str], *, which: 
         RuntimeError: an MP4 was asked for and there is no ffmpeg.
 
     Cost:
-        One simulation of one system, and some 20 milliseconds a picture for GIF and MP4.
+        One simulation of one system, and some 80 milliseconds a picture for GIF and MP4.
     """
     path = Path(path)
     check_path(path)

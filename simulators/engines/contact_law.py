@@ -12,8 +12,15 @@ sums, and every bit, is independent of the list that found them.
 import math
 from typing import no_type_check
 
-import numpy as np
-
+from simulators.engines.contact_geometry import (
+    geometry,
+    reduced_mass,
+    relative,
+    since_touch,
+    surface,
+    velocity_relative,
+)
+from simulators.engines.free_flight import AWAKE, anchor
 from simulators.engines.grains import (
     BEGAN,
     CONTACT_COLUMNS,
@@ -35,91 +42,29 @@ from simulators.engines.grains import (
     SPRING,
     TOUCHED,
     TWIST,
+    UNFORESEEN,
     VELOCITY,
     compiled,
     inlined,
 )
 from simulators.engines.moving_box import fictitious
-from simulators.engines.neighbor_list import NO_CONTACT, nearest
+from simulators.engines.neighbor_list import NO_CONTACT
 
 
 @compiled
 @no_type_check
-def _wall_geometry(i, wall, body, space):
-    """Return the unit normal towards i, the distance along it, the distance of touch, and whether they touch."""
-    axis, far, k = np.uint64(wall >> 1), wall & 1, np.uint64(i)
-    distance, reach = space[axis] - body[axis, k] if far else body[axis, k], body[RADIUS, k]
-    sign = -1.0 if far else 1.0
-    return sign * (axis == 0), sign * (axis == 1), sign * (axis == 2), distance, reach, distance < reach
+def _record_depth(c, contact):
+    """Keep the deepest overlap."""
+    contact[c, DEEPEST] = max(contact[c, DEEPEST], contact[c, OVERLAP])
 
 
 @compiled
 @no_type_check
-def _pair_geometry(i, j, body, space):
-    """Return the same of a pair."""
-    a, b = np.uint64(i), np.uint64(j)
-    dx = nearest(body[0, a] - body[0, b], space[3])
-    dy = nearest(body[1, a] - body[1, b], space[4])
-    dz = nearest(body[2, a] - body[2, b], space[5])
-    squared, reach = dx * dx + dy * dy + dz * dz, body[RADIUS, a] + body[RADIUS, b]
-    distance = math.sqrt(squared)
-    inverse = 1.0 / max(distance, 1e-300)
-    return dx * inverse, dy * inverse, dz * inverse, distance, reach, squared < reach * reach
-
-
-@inlined
-@no_type_check
-def _geometry(i, j, body, space):
-    """Return the unit normal towards i, the distance along it, the distance of touch, and whether they touch."""
-    return _wall_geometry(i, -j - 1, body, space) if j < 0 else _pair_geometry(i, j, body, space)
-
-
-@compiled
-@no_type_check
-def _relative(row, i, j, body):
-    """Return a vector of i minus that of its partner, or that of i where the partner is a wall."""
-    x, y, z = body[row, i], body[row + 1, i], body[row + 2, i]
-    if j >= 0:
-        x, y, z = x - body[row, j], y - body[row + 1, j], z - body[row + 2, j]
-    return x, y, z
-
-
-@compiled
-@no_type_check
-def _surface(row, i, j, body, arm_i, arm_j, nx, ny, nz):
-    """Return what turning adds to the relative velocity (row SPIN) or acceleration (row TWIST) of the surfaces."""
-    x, y, z = arm_i * body[row, i], arm_i * body[row + 1, i], arm_i * body[row + 2, i]
-    if j >= 0:
-        x, y, z = x + arm_j * body[row, j], y + arm_j * body[row + 1, j], z + arm_j * body[row + 2, j]
-    return z * ny - y * nz, x * nz - z * nx, y * nx - x * ny
-
-
-@compiled
-@no_type_check
-def _reduced_mass(i, j, body):
-    """Return the reduced mass of a pair; a wall is infinitely heavy."""
-    m = body[MASS, i]
-    return m if j < 0 else m * body[MASS, j] / (m + body[MASS, j])
-
-
-@compiled
-@no_type_check
-def _since_touch(i, j, body, space, step):
-    """Return how long ago, within the last flight at constant velocity, the pair was at the distance of touch."""
-    nx, ny, nz, distance, reach, _ = _geometry(i, j, body, space)
-    wx, wy, wz = _relative(VELOCITY, i, j, body)
-    rate = wx * nx + wy * ny + wz * nz
-    speed2 = rate * rate if j < 0 else wx * wx + wy * wy + wz * wz
-    gap = distance * distance - reach * reach
-    approach = distance * rate
-    root = math.sqrt(max(approach * approach - speed2 * gap, 0.0))
-    if gap >= 0.0:  # it went out
-        since = gap / (approach + root)
-    elif approach < 0.0:  # it came in
-        since = -gap / (root - approach)
-    else:
-        since = (approach + root) / speed2
-    return min(max(since, 0.0), step) if since == since else step
+def _record_push(c, contact, time, fx, fy, fz):
+    """Add to the momentum that was exchanged."""
+    contact[c, MOMENTUM] += time * fx
+    contact[c, MOMENTUM + 1] += time * fy
+    contact[c, MOMENTUM + 2] += time * fz
 
 
 @compiled
@@ -141,7 +86,7 @@ def _write_row(c, duration, contact, who, tally, rows, row_who):
 @no_type_check
 def _measure(c, body, contact, who, space):
     """Write the geometry of a contact; return whether it touches."""
-    nx, ny, nz, distance, reach, touches = _geometry(who[c, 0], who[c, 1], body, space)
+    nx, ny, nz, distance, reach, touches = geometry(who[c, 0], who[c, 1], body, space)
     contact[c, NORMAL], contact[c, NORMAL + 1], contact[c, NORMAL + 2] = nx, ny, nz
     contact[c, OVERLAP] = reach - distance
     return touches
@@ -149,14 +94,13 @@ def _measure(c, body, contact, who, space):
 
 @inlined
 @no_type_check
-def measure_contacts(body, contact, who, tally, rows, row_who, space, slot, now, step):
+def measure_contacts(body, fall, contact, who, tally, rows, row_who, space, slot, now, step):
     """Write the geometry of all contacts, log and drop those that came apart; False if the log is full: call again."""
     for c in range(tally[CONTACTS] - 1, -1, -1):
-        deepest = contact[c, DEEPEST]
         if _measure(c, body, contact, who, space):
-            contact[c, DEEPEST] = max(deepest, contact[c, OVERLAP])
+            _record_depth(c, contact)
             continue
-        since = _since_touch(who[c, 0], who[c, 1], body, space, step)
+        since = since_touch(who[c, 0], who[c, 1], body, fall, space, step)
         if not _write_row(c, now - since - contact[c, BEGAN], contact, who, tally, rows, row_who):
             return False
         last = tally[CONTACTS] - 1
@@ -202,17 +146,19 @@ def _sort_new(hits, n_hits, first, second, slot):
 
 @compiled
 @no_type_check
-def begin_contacts(hits, n_hits, first, second, slot, body, contact, who, tally, space, law, now):
+def begin_contacts(hits, n_hits, near, state, body, fall, contact, who, tally, space, law, now):
     """Add what touches and did not before; what overlaps at the start began at time 0."""
+    first, second, slot = near.first, near.second, near.slot
     for h in range(_sort_new(hits, n_hits, first, second, slot)):
         e = hits[h]
         c, i, j = tally[CONTACTS], first[e], second[e]
         tally[CONTACTS] = c + 1
         slot[e] = c
         who[c, 0], who[c, 1], who[c, 2] = i, j, e
+        tally[UNFORESEEN] |= not (state[i] & AWAKE and (j < 0 or state[j] & AWAKE))
         for column in range(CONTACT_COLUMNS):
             contact[c, column] = 0.0
-        contact[c, BEGAN] = max(now - _since_touch(i, j, body, space, law.step), 0.0)
+        contact[c, BEGAN] = max(now - since_touch(i, j, body, fall, space, law.step), 0.0)
         _measure(c, body, contact, who, space)
         contact[c, DEEPEST] = contact[c, OVERLAP]
         if not law.interacting and j >= 0:
@@ -224,9 +170,9 @@ def begin_contacts(hits, n_hits, first, second, slot, body, contact, who, tally,
 def _note_ghost_impulse(c, i, j, body, contact, law):
     """Write the momentum that hard particles would exchange."""
     nx, ny, nz = contact[c, NORMAL], contact[c, NORMAL + 1], contact[c, NORMAL + 2]
-    wx, wy, wz = _relative(VELOCITY, i, j, body)
+    wx, wy, wz = relative(VELOCITY, i, j, body)
     rate = min(wx * nx + wy * ny + wz * nz, 0.0)
-    impulse = -(1.0 + law.restitution) * _reduced_mass(i, j, body) * rate
+    impulse = -(1.0 + law.restitution) * reduced_mass(i, j, body) * rate
     contact[c, MOMENTUM], contact[c, MOMENTUM + 1], contact[c, MOMENTUM + 2] = impulse * nx, impulse * ny, impulse * nz
 
 
@@ -248,12 +194,12 @@ def _stretch(c, contact, nx, ny, nz, ux, uy, uz, time):
 
 @compiled
 @no_type_check
-def _look(body, contact, who, tally, space, pull, law, now, lag):
+def _look(body, fall, contact, who, tally, space, pull, law, now, lag):
     """Write the present slip of every contact, from velocities ``lag`` ago and the accelerations since."""
     for c in range(tally[CONTACTS]):
         i, j = who[c, 0], who[c, 1]
-        wx, wy, wz = _relative(VELOCITY, i, j, body)
-        ax, ay, az = _relative(PUSH, i, j, body)
+        wx, wy, wz = velocity_relative(i, j, body, fall)
+        ax, ay, az = relative(PUSH, i, j, body)
         if j < 0:
             ax, ay, az = ax + pull[0], ay + pull[1], az + pull[2]
         if law.rotation != 0.0:
@@ -263,10 +209,10 @@ def _look(body, contact, who, tally, space, pull, law, now, lag):
             nx, ny, nz, overlap = _normal_and_overlap(c, contact)
             arm_i = _arm(i, j, overlap, body)
             arm_j = body[RADIUS, j] - 0.5 * overlap if j >= 0 else 0.0
-            bx, by, bz = _surface(SPIN, i, j, body, arm_i, arm_j, nx, ny, nz)
+            bx, by, bz = surface(SPIN, i, j, body, arm_i, arm_j, nx, ny, nz)
             wx, wy, wz = wx + bx, wy + by, wz + bz
             _stretch(c, contact, nx, ny, nz, wx, wy, wz, min(2.0 * lag, now - contact[c, BEGAN]))
-            bx, by, bz = _surface(TWIST, i, j, body, arm_i, arm_j, nx, ny, nz)
+            bx, by, bz = surface(TWIST, i, j, body, arm_i, arm_j, nx, ny, nz)
             ax, ay, az = ax + bx, ay + by, az + bz
         contact[c, SLIP], contact[c, SLIP + 1], contact[c, SLIP + 2] = wx + lag * ax, wy + lag * ay, wz + lag * az
 
@@ -309,11 +255,13 @@ def _rub(c, contact, stiffness, damping, cap, share):
 
 @compiled
 @no_type_check
-def _kick(k, scale, fx, fy, fz, time, body, ceiling, tally):
+def _kick(k, scale, fx, fy, fz, time, body, fall, ceiling, tally):
     """Change a velocity by a force over some time; note whether it is faster than the root of ``ceiling`` now."""
+    anchor(k, body, fall, tally)
     gain = time * scale
     vx, vy, vz = body[VELOCITY, k] + gain * fx, body[VELOCITY + 1, k] + gain * fy, body[VELOCITY + 2, k] + gain * fz
     body[VELOCITY, k], body[VELOCITY + 1, k], body[VELOCITY + 2, k] = vx, vy, vz
+    vx, vy, vz = vx + fall[1, 0], vy + fall[1, 1], vz + fall[1, 2]
     tally[HASTY] |= vx * vx + vy * vy + vz * vz > ceiling
 
 
@@ -373,7 +321,7 @@ def _clear(body, touched, tally):
 
 @compiled
 @no_type_check
-def _push(body, contact, who, touched, tally, law, time, noted, ceiling):
+def _push(body, fall, contact, who, touched, tally, law, time, noted, ceiling):
     """Let every contact kick its particles for some time; in a turning box, only note the accelerations."""
     for c in range(tally[CONTACTS]):
         i, j = who[c, 0], who[c, 1]
@@ -383,7 +331,7 @@ def _push(body, contact, who, touched, tally, law, time, noted, ceiling):
         stiffness = law.stiffness * math.sqrt(overlap) if law.hertz else law.stiffness
         force, damping = stiffness * overlap, 0.0
         if law.damping_ratio > 0.0:
-            damping = 2.0 * law.damping_ratio * math.sqrt(_reduced_mass(i, j, body) * stiffness)
+            damping = 2.0 * law.damping_ratio * math.sqrt(reduced_mass(i, j, body) * stiffness)
             force = _damped(c, contact, nx, ny, nz, force, damping, law)
         fx, fy, fz = force * nx, force * ny, force * nz
         if law.friction > 0.0:
@@ -395,22 +343,20 @@ def _push(body, contact, who, touched, tally, law, time, noted, ceiling):
             if j >= 0:
                 _note(PUSH, j, -1.0 / body[MASS, j], fx, fy, fz, body, touched, tally)
         if law.rotation == 0.0:
-            _kick(i, 1.0 / body[MASS, i], fx, fy, fz, time, body, ceiling, tally)
+            _kick(i, 1.0 / body[MASS, i], fx, fy, fz, time, body, fall, ceiling, tally)
             if j >= 0:
-                _kick(j, -1.0 / body[MASS, j], fx, fy, fz, time, body, ceiling, tally)
-        contact[c, MOMENTUM] += time * fx
-        contact[c, MOMENTUM + 1] += time * fy
-        contact[c, MOMENTUM + 2] += time * fz
+                _kick(j, -1.0 / body[MASS, j], fx, fy, fz, time, body, fall, ceiling, tally)
+        _record_push(c, contact, time, fx, fy, fz)
 
 
 @inlined
 @no_type_check
-def push_contacts(body, contact, who, touched, tally, space, pull, law, now, lag, lead, framed, ceiling):
+def push_contacts(body, fall, contact, who, touched, tally, space, pull, law, now, lag, lead, framed, ceiling):
     """Work out all contacts of a step, whose geometry is known."""
     slipping = law.damping_ratio > 0.0 or law.friction > 0.0
     if slipping:
-        _look(body, contact, who, tally, space, pull, law, now, lag)
+        _look(body, fall, contact, who, tally, space, pull, law, now, lag)
     if tally[TOUCHED] > 0:
         _clear(body, touched, tally)
     noted = slipping or framed or law.rotation != 0.0
-    _push(body, contact, who, touched, tally, law, lag + lead, noted, ceiling)
+    _push(body, fall, contact, who, touched, tally, law, lag + lead, noted, ceiling)

@@ -16,10 +16,10 @@ from simulators.engines.grains import (
     CRAMPED,
     DIVERGED,
     HASTY,
+    POSITION,
     RADIUS,
     RUNNING,
     VELOCITY,
-    allocating,
     compiled,
     finding,
     inlined,
@@ -35,7 +35,7 @@ _WORTH = 4  # steps that a list must still hold for, to be kept
 
 
 class NearList(NamedTuple):
-    """Working memory of one system: forgotten in a pause and built again without effect."""
+    """Working memory of a thread: forgotten in a pause and built again without effect."""
 
     first: np.ndarray  # (entry,) pairs, the lower index first, then walls
     second: np.ndarray  # (entry,) partner, or wall
@@ -53,11 +53,10 @@ class NearList(NamedTuple):
     older: np.ndarray  # (contact,) the one before of the same particle
     sizes: np.ndarray  # (2,) pairs; pairs and walls
     survey: np.ndarray  # (2,) squared speed ceiling; steps for which the list holds under it
+    pull: np.ndarray  # (3,) the acceleration that all particles share, now
 
 
-@allocating
-@no_type_check
-def empty_list(n, n_contacts, capacity):
+def empty_list(n: int, n_contacts: int, capacity: int) -> NearList:
     """Return working memory for a list of this many entries."""
     return NearList(
         np.empty(capacity, np.int64),
@@ -65,7 +64,7 @@ def empty_list(n, n_contacts, capacity):
         np.empty(capacity),
         np.full(capacity, NO_CONTACT),
         np.empty(capacity + 1, np.int64),
-        np.full((3, n), 1e100),  # so far away that the first survey finds no room
+        np.empty((3, n)),
         np.empty((4, n)),
         np.empty(n, np.int64),
         np.empty((2, n), np.int64),
@@ -76,7 +75,17 @@ def empty_list(n, n_contacts, capacity):
         np.empty(n_contacts, np.int64),
         np.zeros(2, np.int64),
         np.zeros(2),
+        np.zeros(3),
     )
+
+
+@compiled
+@no_type_check
+def forget_list(near):
+    """Let the first survey of a system find no list."""
+    for axis in range(3):
+        for k in range(near.built.shape[1]):
+            near.built[axis, k] = 1e100
 
 
 @compiled
@@ -95,21 +104,21 @@ def _inverse(period):
 
 @compiled
 @no_type_check
-def _hits_flat(x, y, first, second, limit, n_pairs, hits):
-    """Write which listed pairs touch, in two dimensions without periodic axes; return how many."""
+def _hits_flat(x, y, first, second, limit, entry, n_pairs, hits):
+    """Write which of these pairs touch, in two dimensions without periodic axes; return how many."""
     count = 0
     for e in range(n_pairs):
         i, j = np.uint64(first[e]), np.uint64(second[e])  # unsigned: a signed index is first tested for its sign
         dx, dy = x[i] - x[j], y[i] - y[j]
-        hits[np.uint64(count)] = e
+        hits[np.uint64(count)] = entry[e]
         count += dx * dx + dy * dy < limit[e]
     return count
 
 
 @compiled
 @no_type_check
-def _hits_any(x, y, z, space, first, second, limit, n_pairs, hits):
-    """Write which listed pairs touch; return how many."""
+def _hits_any(x, y, z, space, first, second, limit, entry, n_pairs, hits):
+    """Write which of these pairs touch; return how many."""
     period_x, period_y, period_z = space[3], space[4], space[5]
     inverse_x, inverse_y, inverse_z = _inverse(period_x), _inverse(period_y), _inverse(period_z)
     count = 0
@@ -119,34 +128,37 @@ def _hits_any(x, y, z, space, first, second, limit, n_pairs, hits):
         dx -= period_x * np.rint(dx * inverse_x)
         dy -= period_y * np.rint(dy * inverse_y)
         dz -= period_z * np.rint(dz * inverse_z)
-        hits[np.uint64(count)] = e
+        hits[np.uint64(count)] = entry[e]
         count += dx * dx + dy * dy + dz * dz < limit[e]
     return count
 
 
 @compiled
 @no_type_check
-def _wall_hits(body, space, first, second, n_pairs, n_entries, hits, count):
-    """Append which listed walls are touched; return how many hits there are now."""
+def _wall_hits(body, space, first, second, entry, n_pairs, n_entries, hits, count):
+    """Append which of these walls are touched; return how many hits there are now."""
     for e in range(n_pairs, n_entries):
         i, wall = np.uint64(first[e]), -second[e] - 1
         axis = np.uint64(wall >> 1)
         x = body[axis, i]
         gap = space[axis] - x if wall & 1 else x
-        hits[count] = e
+        hits[count] = entry[e]
         count += gap < body[RADIUS, i]
     return count
 
 
 @inlined
 @no_type_check
-def find_hits(flat, body, x, y, z, space, first, second, limit, sizes, hits):
-    """Write which listed pairs and walls touch; return how many."""
+def find_hits(flat, body, space, first, second, limit, entry, sizes, hits):
+    """Write the entries of the pairs and walls among these that touch; return how many."""
+    x, y, z = body[POSITION], body[POSITION + 1], body[POSITION + 2]
     if flat:
-        count = _hits_flat(x, y, first, second, limit, sizes[0], hits)
+        count = _hits_flat(x, y, first, second, limit, entry, sizes[0], hits)
     else:
-        count = _hits_any(x, y, z, space, first, second, limit, sizes[0], hits)
-    return _wall_hits(body, space, first, second, sizes[0], sizes[1], hits, count) if sizes[1] > sizes[0] else count
+        count = _hits_any(x, y, z, space, first, second, limit, entry, sizes[0], hits)
+    if sizes[1] == sizes[0]:
+        return count
+    return _wall_hits(body, space, first, second, entry, sizes[0], sizes[1], hits, count)
 
 
 @summing
@@ -161,11 +173,12 @@ def _in_range(x, y, z, vx, vy, vz):
 
 @finding
 @no_type_check
-def _largest(x, y, z):
-    """Return the largest squared length of these vectors."""
+def _largest(x, y, z, more_x, more_y, more_z):
+    """Return the largest squared length of the sums of these vectors with one."""
     most = 0.0
     for k in range(x.shape[0]):
-        square = x[k] * x[k] + y[k] * y[k] + z[k] * z[k]
+        sum_x, sum_y, sum_z = x[k] + more_x, y[k] + more_y, z[k] + more_z
+        square = sum_x * sum_x + sum_y * sum_y + sum_z * sum_z
         most = square if square > most else most
     return most
 
@@ -184,7 +197,7 @@ def _furthest(x, y, z, from_x, from_y, from_z):
 
 @compiled
 @no_type_check
-def _survey(body, near, gravity, law):
+def _survey(body, fall, near, gravity, law):
     """Write the speed ceiling and for how many steps the list holds under it; False for numbers out of range."""
     x, y, z = body[0], body[1], body[2]
     vx, vy, vz = body[VELOCITY], body[VELOCITY + 1], body[VELOCITY + 2]
@@ -192,7 +205,8 @@ def _survey(body, near, gravity, law):
         return False
     room = 0.5 * law.skin - math.sqrt(_furthest(x, y, z, near.built[0], near.built[1], near.built[2]))
     room = max(room, 0.0) / law.step
-    speed = max(_HEADROOM * math.sqrt(_largest(vx, vy, vz)), 0.5 * law.skin / (law.step * _MOST_STEPS))
+    fastest = math.sqrt(_largest(vx, vy, vz, fall[1, 0], fall[1, 1], fall[1, 2]))
+    speed = max(_HEADROOM * fastest, 0.5 * law.skin / (law.step * _MOST_STEPS))
     pull = math.sqrt(gravity[0] ** 2 + gravity[1] ** 2 + gravity[2] ** 2)
     pull += law.amplitude * law.angular_frequency**2
     steps = min(room / speed, _MOST_STEPS)
@@ -203,16 +217,16 @@ def _survey(body, near, gravity, law):
 
 @compiled
 @no_type_check
-def renew(body, space, walls, gravity, who, tally, law, near):
+def renew(body, fall, space, walls, gravity, who, tally, law, near):
     """Set a new term for the list, or build a new one; return its status, RUNNING if all is well."""
     tally[HASTY] = 0
-    if not _survey(body, near, gravity, law):
+    if not _survey(body, fall, near, gravity, law):
         return DIVERGED
     if near.survey[1] < _WORTH:
         if not _build(body, space, walls, law, near):
             return CRAMPED
         _find_contacts(who, tally, near)
-        _survey(body, near, gravity, law)
+        _survey(body, fall, near, gravity, law)
     return RUNNING
 
 
