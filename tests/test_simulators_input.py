@@ -179,6 +179,33 @@ def test_start_states_a_periodic_box_cannot_have():
         system.check_state(replace(state, radii=changed(state.radii, (0, 1), 0.3)))
 
 
+@pytest.mark.parametrize("n", [300, 5000])  # each way to find pairs among many
+@pytest.mark.parametrize("large", [1.0, 3.0])
+def test_a_slight_overlap_across_the_border_is_found(n, large):
+    # one pair meets across the border, each with a neighbor that is nearer but does not overlap; others are far apart
+    side = int(np.ceil(np.sqrt(n)))
+    system = HardSpheres(n_particles=n, box=(10.0 * side,) * 2, radius=1.0, boundary="periodic", gravity=(0.0, 0.0))
+    x = 10.0 * (np.indices((side, side)).reshape(2, -1).T[:n] + 0.5)
+    radii = np.ones(n)
+    radii[0], x[0, 1], x[1] = large, 1.0, (x[0, 0], 10.0 * side - large)
+    radii[2], x[2] = 0.1 * large, x[0] + (1.2 * large, 0.0)
+    x[3] = x[1] + (2.1, 0.0)
+    state = ParticleState(x[None], np.zeros((1, n, 2)), radii[None], np.ones((1, n)))
+    system.check_state(state)
+    with pytest.raises(ValueError, match=r"system 0, particles 0 and 1 overlap by 1e-06"):
+        system.check_state(replace(state, positions=changed(state.positions, (0, 0, 1), 1.0 - 1e-6)))
+
+
+def test_an_overlap_in_the_last_of_many_systems_is_found():
+    n_systems, n = 600, 64  # more pairs than are looked at at once
+    system = HardSpheres(n_particles=n, box=(40.0, 40.0), radius=1.0)
+    x = np.tile(5.0 * (np.indices((8, 8)).reshape(2, -1).T + 0.5), (n_systems, 1, 1))
+    x[-1, 3] = x[-1, 2] + 1.0
+    state = ParticleState(x, np.zeros_like(x), np.ones((n_systems, n)), np.ones((n_systems, n)))
+    with pytest.raises(ValueError, match=r"system 599, particles 2 and 3 overlap by 0.58"):
+        system.check_state(state)
+
+
 @pytest.mark.parametrize("boundary", ["walls", "periodic"])
 def test_overlaps_among_many_are_found_as_by_all_pairs(boundary):
     n, box = 400, (30.0, 20.0)
