@@ -41,6 +41,26 @@ def test_flight_in_a_shaken_box_is_a_parabola_seen_from_the_laboratory():
     np.testing.assert_allclose(run.positions[0, :, 0, 0], 5.0 + 0.2 * t, atol=1e-12)
 
 
+def test_in_space_the_box_shakes_along_the_third_axis():
+    system = VibratedBox(
+        n_particles=1,
+        dim=3,
+        radius=1.0,
+        box=(10.0,) * 3,
+        gravity=(0.0,) * 3,
+        boundary="open",
+        amplitude=0.3,
+        frequency=0.5,
+        contact_time=0.05,
+    )
+    for engine in ("soft_contact", "soft_contact_warp"):
+        start = lone([5.0] * 3, [0.2, 0.5, 0.0])
+        run = simulate(system, n_systems=1, n_frames=3, frame_interval=1.0, rng=RNG(0), initial=start, engine=engine)
+        t, w = run.times, math.pi
+        expected = np.stack((5 + 0.2 * t, 5 + 0.5 * t, 5 + 0.3 * w * t - 0.3 * np.sin(w * t)), axis=-1)
+        np.testing.assert_allclose(run.positions[0, :, 0], expected, atol=1e-4)
+
+
 def test_the_floor_gives_a_ball_the_energy_of_the_closed_form():
     w, a, e = math.pi, 0.3, 0.8
     system = shaken(restitution=e, boundary=("open", "walls"))

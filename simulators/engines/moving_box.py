@@ -18,7 +18,7 @@ def set_pull(law, gravity, now, pull):
     pull[0], pull[1], pull[2] = gravity[0], gravity[1], gravity[2]
     if law.amplitude != 0.0:
         w = law.angular_frequency
-        pull[1] += law.amplitude * w * w * math.sin(w * now)
+        pull[law.dim - 1] += law.amplitude * w * w * math.sin(w * now)
     if law.rotation != 0.0:
         cos, sin = math.cos(law.rotation * now), math.sin(law.rotation * now)
         pull[0], pull[1] = cos * gravity[0] + sin * gravity[1], cos * gravity[1] - sin * gravity[0]

@@ -9,6 +9,7 @@ import warp as wp
 from simulators.engines.grains import DIVERGED as CPU_DIVERGED
 from simulators.engines.grains import DONE as CPU_DONE
 from simulators.engines.soft_contact import CONTACTS_A_PARTICLE, check_run
+from simulators.engines.warp_contacts import ContactLaw, ContactRows, Grains
 from simulators.engines.warp_device import (
     ROWS_AT_ONCE,
     THREADS_A_BLOCK,
@@ -22,16 +23,7 @@ from simulators.engines.warp_device import (
     systems_at_once,
     three,
 )
-from simulators.engines.warp_soft_kernel import (
-    CROWDED,
-    DIVERGED,
-    DONE,
-    FULL,
-    ContactLaw,
-    ContactRows,
-    Grains,
-    run_systems,
-)
+from simulators.engines.warp_soft_kernel import CROWDED, DIVERGED, DONE, FULL, run_systems
 from simulators.state import CollisionLog, Motion, ParticleState
 from simulators.systems.soft_spheres import SoftSpheres
 from simulators.systems.system import boundaries

@@ -10,7 +10,7 @@ from .system import boundaries, require, take_numbers
 
 @dataclass(frozen=True)
 class VibratedBox(SoftSpheres):
-    """Soft spheres in a box that moves up and down by ``amplitude * sin(2 pi frequency t)`` along the second axis.
+    """Soft spheres in a box that moves up and down by ``amplitude * sin(2 pi frequency t)`` along the last axis.
 
     Positions and velocities are those an observer in the box sees: the walls stay, and every particle feels
     ``gravity + amplitude * w^2 sin(w t)`` upwards, ``w = 2 pi frequency``. At time 0 the box passes its middle
