@@ -6,9 +6,7 @@ from typing import Any
 import numpy as np
 import warp as wp
 
-from simulators.engines.grains import DIVERGED as CPU_DIVERGED
-from simulators.engines.grains import DONE as CPU_DONE
-from simulators.engines.soft_contact import CONTACTS_A_PARTICLE, check_run
+from simulators.engines.soft_contact import CONTACTS_A_PARTICLE, order_of_contacts, refuse_depth, refuse_divergence
 from simulators.engines.warp_contacts import ContactLaw, ContactRows, Grains
 from simulators.engines.warp_device import (
     ROWS_AT_ONCE,
@@ -98,8 +96,8 @@ def run(
             parts.append(_run_block(system, start, block, law, frames, rows_at_once))
             positions[block], velocities[block], spins[block] = (frame.numpy() for frame in frames)
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    order = np.lexsort((columns[3], columns[2], columns[1], columns[0]))  # rows came in the order of ends
-    log = CollisionLog(*(column[order] for column in columns))
+    order = order_of_contacts(columns[0], columns[1], np.stack(columns[2:4], axis=1))
+    log = refuse_depth(system, start, CollisionLog(*(column[order] for column in columns)))
     return Motion(positions, velocities, log, spins if turning else None)
 
 
@@ -119,13 +117,12 @@ def _run_block(
         inputs = [threads, _STEPS_A_LAUNCH, grains, law, rows, *frames]
         wp.launch(run_systems, dim=threads.size, inputs=inputs, block_dim=THREADS_A_BLOCK)
         status = grains.status.numpy()
+    refuse_divergence(system, status == DIVERGED, block.start)
     flat = log.columns()
     forced = np.zeros(len(flat["time"]), dtype=np.bool_)
     normal = np.ascontiguousarray(flat["normal"][:, : law.dim])
     who = [flat["system"] + np.int32(block.start), flat["time"], flat["i"], flat["j"]]
-    part = [*who, flat["impulse"], normal, forced, flat["duration"], flat["overlap"]]
-    check_run(system, start, part, np.where(status == DIVERGED, CPU_DIVERGED, CPU_DONE), block.start)
-    return part
+    return [*who, flat["impulse"], normal, forced, flat["duration"], flat["overlap"]]
 
 
 def _begin_round(log: DeviceLog, status: np.ndarray, rows_at_once: int) -> tuple[Any, Any]:

@@ -4,21 +4,24 @@ The gas of ``rivals.gas``; ours and jax-md run 64 systems at once, LAMMPS and py
 fastest of the obvious ways. jax-md runs in two: systems side by side (vmap, its own way of batching), and one after the
 other (``lax.map``, where a neighbour list is rebuilt only when needed). Contact records are on.
 
-A bare kernel of the same algorithm, for this gas only and without records, tells what records and generality cost.
+A bare kernel for this gas only, which moves all particles at every step and records nothing, tells what generality
+costs and what free flights gain.
 
-Goals (ours over rival, at 16, 64 and 1024 discs): LAMMPS 12, 11, 8; pymunk 28, 20, 18; jax-md 50, 250, 150; the bare
-kernel 0.9 (the log costs at most 10 %); two cores 1.85 times one; first call below 15 s, below 1 s once compiled.
+Goals (ours over rival, at 16, 64 and 1024 discs): LAMMPS 12, 11, 8; pymunk 28, 20, 18; jax-md 50, 250, 150; the
+records cost at most 10 %; two cores 1.85 times one; first call below 15 s, below 1 s once compiled.
 
-    python tests/benchmarks/bench_soft_spheres.py [--quick] [--part race physics first_call threads]
+    python tests/benchmarks/bench_soft_spheres.py [--quick] [--part race records physics first_call threads]
 """
 
 import interleaved  # isort: skip (limits threads before numpy comes)
 
 import argparse
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from patched_engines import PatchedEngines
 from rivals import gas, rival_bare
 
 from simulators import ParticleState, SoftSpheres
@@ -101,6 +104,33 @@ def physics(n_particles: int, duration: float) -> dict:
     return found
 
 
+def records_cost(n_particles: int, rounds: int, seconds: float) -> dict:
+    """Return the time of a run with contact records over that of the same run without them."""
+    batch = ours(n_particles)
+    steps, start = interleaved.steps_for(batch, seconds), batch.state
+    silent = PatchedEngines(
+        {
+            "contact_geometry.since_touch": lambda i, j, body, fall, space, step: 0.0,
+            "contact_law._record_depth": lambda c, contact: None,
+            "contact_law._record_push": lambda c, contact, time, fx, fy, fz: None,
+            "contact_law._write_row": lambda c, duration, contact, who, tally, rows, row_who: True,
+        }
+    )
+
+    def spent() -> float:
+        batch.state = start
+        began = time.process_time()
+        batch.advance(steps)
+        return time.process_time() - began
+
+    ratios = np.empty(rounds + 1)
+    for turn in range(rounds + 1):
+        with silent:
+            without = spent()
+        ratios[turn] = spent() / without
+    return interleaved.spread(ratios[1:])  # the first compiled
+
+
 def work_a_second(n_particles: int, seconds: float) -> float:
     """Return our particle-steps a wall second, on as many threads as the environment says."""
     batch = ours(n_particles)
@@ -112,7 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="short windows and few rounds; a look, no result")
     parser.add_argument("--sizes", type=int, nargs="+", default=[16, 64, 1024])
-    parts = ["race", "physics", "first_call", "threads"]
+    parts = ["race", "records", "physics", "first_call", "threads"]
     parser.add_argument("--part", nargs="+", default=parts, choices=parts)
     parser.add_argument("--rivals", nargs="+", help="beginnings of names, instead of all")
     parser.add_argument("--worker", action="store_true", help="print our work a wall second, and no more")
@@ -124,6 +154,8 @@ def main() -> None:
     result = {}
     if "race" in args.part:
         result["race"] = {n: race(n, tuple(args.rivals or ("",)), rounds, seconds) for n in args.sizes}
+    if "records" in args.part:
+        result["with_records_over_without"] = {n: records_cost(n, rounds, seconds) for n in args.sizes}
     if "physics" in args.part:
         result["physics_at_64"] = physics(64, 0.5 if args.quick else 5.0)
     if "first_call" in args.part:

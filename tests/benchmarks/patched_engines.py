@@ -1,4 +1,4 @@
-"""The same engines with one compiled function replaced, to measure what that function costs."""
+"""The same engines with some compiled functions replaced, to measure what these cost."""
 
 import sys
 import tempfile
@@ -14,13 +14,14 @@ config: Any = import_module("numba.core.config")
 
 
 class PatchedEngines:
-    """Within ``with``, ``simulate`` runs a second copy of all engines, in which a function is another.
+    """Within ``with``, ``simulate`` runs a second copy of all engines, in which some functions are others.
 
-    The copy compiles on its own and keeps its kernels in a folder of its own: a cache would not notice the change.
+    ``replacements`` are functions by ``"module.name"``, in the order in which the modules are to be imported. The copy
+    compiles on its own and keeps its kernels in a folder of its own: a cache would not notice the change.
     """
 
-    def __init__(self, module: str, name: str, replacement: Callable) -> None:
-        self.module, self.name, self.replacement = _ENGINES + module, name, replacement
+    def __init__(self, replacements: dict[str, Callable]) -> None:
+        self.replacements = replacements
         self.copy: dict[str, ModuleType] = {}
         self.folder = tempfile.TemporaryDirectory()
 
@@ -29,7 +30,9 @@ class PatchedEngines:
         config.CACHE_DIR = self.folder.name
         sys.modules.update(self.copy)
         if not self.copy:
-            setattr(import_module(self.module), self.name, numba.njit(self.replacement))
+            for place, replacement in self.replacements.items():
+                module, name = place.split(".")
+                setattr(import_module(_ENGINES + module), name, numba.njit(replacement))
 
     def __exit__(self, *_) -> None:
         self.copy = _take_engines()
