@@ -64,7 +64,7 @@ def run(
         ValueError: as ``event_driven.run``, or no CUDA device.
 
     Cost:
-        O(particles) a collision and thread; pays from about ten thousand systems of at most 64 particles.
+        O(particles) a collision and thread: for many systems of at most 64 particles.
     """
     n_systems, n_particles, dim = start.positions.shape
     positions = np.empty((n_systems, n_frames, n_particles, dim))
