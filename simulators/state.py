@@ -5,6 +5,7 @@ arrays to the type checker.
 """
 
 from dataclasses import dataclass, fields
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -160,11 +161,16 @@ class CollisionLog:
     def of_system(self, system: int) -> "CollisionLog":
         """Return the events of one system, as views."""
         rows = slice(*np.searchsorted(self.system, (system, system + 1)))
-        columns: dict[str, Any] = {
-            field.name: None if (column := getattr(self, field.name)) is None else column[rows]
-            for field in fields(self)
-        }
-        return CollisionLog(**columns)
+        columns = (getattr(self, field.name) for field in fields(self))
+        return CollisionLog._unchecked(*(None if column is None else column[rows] for column in columns))
+
+    @classmethod
+    def _unchecked(cls, *columns: np.ndarray | None) -> "CollisionLog":
+        """Return a log whose rows are right by construction: of an engine that counts time up, or part of another."""
+        log = object.__new__(cls)
+        for field, column in zip_longest(fields(cls), columns):
+            object.__setattr__(log, field.name, column)
+        return log
 
 
 class Motion(NamedTuple):
@@ -234,11 +240,12 @@ class Trajectories:
             raise ValueError(f"collisions.normal must have {sizes['dim']} columns, got {log.normal.shape[1]}")
         if len(log) == 0:
             return
+        borders = np.flatnonzero(log.system[1:] != log.system[:-1])  # rows are sorted: the ends of each system tell
         limits = (
-            ("system", log.system, 0, sizes["system"] - 1),
+            ("system", log.system[[0, -1]], 0, sizes["system"] - 1),
             ("i", log.i, 0, sizes["particle"] - 1),
             ("j", log.j, -2 * sizes["dim"], sizes["particle"] - 1),
-            ("time", log.time, 0.0, float(self.times[-1])),
+            ("time", log.time[np.concatenate([[0, -1], borders, borders + 1])], 0.0, float(self.times[-1])),
         )
         for name, column, low, high in limits:
             if column.min() < low or column.max() > high:

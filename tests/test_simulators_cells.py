@@ -158,10 +158,11 @@ def test_the_log_alone_replays_the_run():
     assert len(log) > 1000
 
 
-def test_full_log_buffers_pause_and_change_no_bit():
+def test_pauses_to_look_change_no_bit(monkeypatch):
     system = gas(64, 2, "mixed")
     start = system.draw_state(5, rng=RNG(8))
     wide = event_cells.run(system, start, n_frames=4, frame_interval=10.0)
+    monkeypatch.setattr(event_rounds, "_BLOCKS_A_THREAD", 1)  # several systems in a block, on few threads
     tight = event_cells.run(system, start, n_frames=4, frame_interval=10.0, rows_at_once=5)
     assert len(wide.collisions) > 5 * 64 * 16  # the epoch has moved
     assert wide.positions.tobytes() == tight.positions.tobytes()

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from simulators import HardSpheres, ParticleState, simulate
-from simulators.engines import event_driven, event_rounds
+from simulators import CollisionLog, HardSpheres, ParticleState, SoftSpheres, simulate
+from simulators.engines import event_cells, event_driven, event_rounds
 
 RNG = np.random.default_rng
 COLUMNS = ("system", "time", "i", "j", "impulse", "normal", "forced")
@@ -58,10 +58,11 @@ def test_number_of_threads_changes_no_bit():
 
 
 @pytest.mark.parametrize("interacting", [True, False])
-def test_full_log_buffers_pause_and_change_no_bit(interacting):
+def test_pauses_to_look_change_no_bit(interacting, monkeypatch):
     system = HardSpheres(interacting=interacting)
     start = system.draw_state(7, rng=RNG(3))
     wide, _, wide_log, _ = event_driven.run(system, start, n_frames=5, frame_interval=0.7)
+    monkeypatch.setattr(event_rounds, "_BLOCKS_A_THREAD", 1)  # several systems in a block, on few threads
     tight, _, tight_log, _ = event_driven.run(system, start, n_frames=5, frame_interval=0.7, rows_at_once=1)
     assert len(wide_log) > 300
     assert wide.tobytes() == tight.tobytes()
@@ -73,6 +74,45 @@ def test_many_blocks_of_systems_change_no_bit(monkeypatch):
     whole = simulate(HardSpheres(), n_systems=7, n_frames=4, frame_interval=0.5, rng=RNG(4))
     monkeypatch.setattr(event_driven, "_SYSTEMS_AT_ONCE", 3)
     assert same_bits(whole, simulate(HardSpheres(), n_systems=7, n_frames=4, frame_interval=0.5, rng=RNG(4)))
+
+
+@pytest.mark.parametrize(
+    ("engine", "settings"),
+    [
+        (event_driven, {}),
+        (event_driven, {"interacting": False}),
+        (event_cells, {}),
+        (event_cells, {"restitution": 0.6}),
+    ],
+)
+def test_the_log_passes_the_checks_it_is_spared(engine, settings):
+    system = HardSpheres(**settings)
+    start = system.draw_state(6, rng=RNG(15))
+    log = engine.run(system, start, n_frames=3, frame_interval=0.8).collisions
+    CollisionLog(*(getattr(log, name) for name in COLUMNS))
+    assert set(log.system) == set(range(6))
+    assert log.duration is None
+    assert log.overlap is None
+
+
+def test_the_log_holds_on_to_little_more_memory_than_it_fills():
+    system = HardSpheres()
+    start = system.draw_state(1, rng=RNG(16))  # a single block, whose rows stay where they were written
+    for frame_interval, rows_at_once in ((0.5, 1 << 15), (50.0, 50)):  # a fraction of the first room, and many times
+        motion = event_driven.run(system, start, n_frames=2, frame_interval=frame_interval, rows_at_once=rows_at_once)
+        for name in COLUMNS[1:]:
+            column = getattr(motion.collisions, name)
+            assert column.base is None or len(column.base) < 2 * len(column), name
+
+
+def test_a_part_of_a_log_keeps_all_its_columns():
+    system = SoftSpheres(n_particles=10)
+    run = simulate(system, n_systems=3, n_frames=4, frame_interval=0.2, rng=RNG(17))
+    part = run.collisions.of_system(1)
+    assert len(part) > 10
+    for name in (*COLUMNS, "duration", "overlap"):
+        expected = getattr(run.collisions, name)[run.collisions.system == 1]
+        assert getattr(part, name).tobytes() == expected.tobytes(), name
 
 
 def test_finer_frames_follow_the_same_paths():
@@ -150,9 +190,10 @@ def test_a_bouncing_ball_comes_to_rest_and_the_rule_costs_one_over_contact_time(
     )  # flat floor: as it left, so it lands
 
 
-def test_a_collision_is_forced_exactly_where_a_partner_collided_within_the_contact_time():
+@pytest.mark.parametrize("engine", ["event_driven", "event_driven_cells"])
+def test_a_collision_is_forced_exactly_where_a_partner_collided_within_the_contact_time(engine):
     system = HardSpheres(restitution=0.99, gravity=(0.0, 0.0), contact_time=1e-2)
-    run = simulate(system, n_systems=3, n_frames=2, frame_interval=40.0, rng=RNG(12))
+    run = simulate(system, n_systems=3, n_frames=2, frame_interval=40.0, rng=RNG(12), engine=engine)
     for s in range(3):
         log = run.collisions.of_system(s)
         last = np.full(10, -np.inf)
@@ -197,6 +238,20 @@ def test_too_many_forced_collisions_are_refused(monkeypatch):
         dissipation(1e-3)
 
 
+def test_forced_collisions_of_all_blocks_count_together(monkeypatch):
+    # about 600 in each of three systems
+    system = HardSpheres(n_particles=1, radius=0.02, restitution=0.5, contact_time=1e-3)
+    alone = on_the_floor(0.0)
+    columns = (alone.positions, alone.velocities, alone.radii, alone.masses)
+    three = ParticleState(*(np.repeat(column, 3, axis=0) for column in columns))
+    monkeypatch.setattr(event_driven, "_SYSTEMS_AT_ONCE", 1)
+    monkeypatch.setattr(event_rounds, "MOST_FORCED", 1500)
+    settings = {"n_frames": 2, "frame_interval": 0.5}
+    assert 750 < event_driven.run(system, alone, **settings).collisions.forced.sum() < 1500
+    with pytest.raises(ValueError, match=r"expected at most 1500"):
+        event_driven.run(system, three, **settings)
+
+
 def test_newtons_cradle_passes_the_blow_along_at_once():
     system = HardSpheres(n_particles=3, gravity=(0.0, 0.0))
     x = np.array([0.25, 0.375, 0.5])  # radius 1/16: all in contact, exactly
@@ -211,14 +266,14 @@ def test_newtons_cradle_passes_the_blow_along_at_once():
     assert run.positions[0, 1, :, 0].tolist() == [0.25, 0.375, 0.75]
 
 
-def test_a_jammed_row_is_refused():
+@pytest.mark.parametrize("systems_at_once", [1, 3])
+def test_a_jammed_row_is_refused(systems_at_once, monkeypatch):
+    monkeypatch.setattr(event_driven, "_SYSTEMS_AT_ONCE", systems_at_once)
     system = HardSpheres(n_particles=4, gravity=(0.0, 0.0))
     x = np.array([0.125, 0.375, 0.625, 0.875])  # radius 1/8: no room at all
-    state = ParticleState(
-        np.stack([x, np.full(4, 0.5)], axis=-1)[None],
-        np.array([[[1.0, 0], [0, 0], [0, 0], [0, 0]]]),
-        np.full((1, 4), 0.125),
-        np.ones((1, 4)),
-    )
-    with pytest.raises(ValueError, match=r"system 0: more than 1000 collisions a disc while time stood still"):
-        simulate(system, n_systems=1, n_frames=2, frame_interval=0.5, rng=RNG(0), initial=state)
+    places = np.stack([x, np.full(4, 0.5)], axis=-1)
+    velocities = np.zeros((3, 4, 2))
+    velocities[2, 0, 0] = 1.0  # only here something moves
+    state = ParticleState(np.tile(places, (3, 1, 1)), velocities, np.full((3, 4), 0.125), np.ones((3, 4)))
+    with pytest.raises(ValueError, match=r"system 2: more than 1000 collisions a disc while time stood still"):
+        simulate(system, n_systems=3, n_frames=2, frame_interval=0.5, rng=RNG(0), initial=state)

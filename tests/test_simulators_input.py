@@ -258,6 +258,16 @@ def test_a_log_of_another_run(name, value, message):
         Trajectories(run.positions, run.velocities, run.radii, run.masses, 0.1, run.system, run.seed, collisions=log)
 
 
+def test_times_outside_the_run_in_any_system_of_a_log():
+    run = simulate(HardSpheres(), n_systems=3, n_frames=3, frame_interval=0.1, rng=RNG(0))
+    begin, end = np.searchsorted(run.collisions.system, (1, 2))
+    assert 0 < begin < end - 1 < len(run.collisions) - 1
+    for row, time in ((begin, -0.1), (end - 1, 0.3), (0, -0.1)):
+        log = replace(run.collisions, time=changed(run.collisions.time, row, time))
+        with pytest.raises(ValueError, match=rf"collisions.time must lie in \[0.0, 0.2\], got .*{time}"):
+            replace(run, collisions=log)
+
+
 def test_a_log_out_of_order():
     log = simulate(HardSpheres(), **SETTINGS, rng=RNG(0)).collisions
     with pytest.raises(

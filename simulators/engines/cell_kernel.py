@@ -22,19 +22,26 @@ import math
 from typing import NamedTuple, no_type_check
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
-from simulators.engines.event_queue import play_all, reschedule
+from simulators.engines.event_queue import play_all, prefetch, reschedule
 from simulators.engines.event_rules import (
+    BURST_BEGAN,
     DONE,
+    EPOCH,
+    EVENTS,
+    FILLED,
+    FRAME,
     FRESH,
     NEVER,
+    PAUSE,
     RUNNING,
     STUCK,
-    Rows,
     borrowing,
+    count_event,
     log_row,
     pair_impulse,
+    time_goes_on,
     wall_delay,
     wall_departure,
 )
@@ -43,13 +50,9 @@ from simulators.engines.event_rules import (
 PLACE, VELOCITY, RADIUS, MASS, PAIR_DUE, PLANE_DUE, STRUCK = 0, 3, 6, 8, 9, 10, 11
 NEXT, PREVIOUS, CELL, COUNT, PARTNER, PARTNER_COUNT, PLANE, NAME = 14, 15, 24, 27, 28, 29, 30, 31  # and of Cells.links
 COLUMNS = 16
-FRAME, EVENTS, BURST = 0, 1, 2  # columns of Cells.tally
-EPOCH, BURST_BEGAN = 0, 1  # columns of Cells.clock
 NOBODY, NO_AXIS = -1, -1
 
 _EVENTS_PER_EPOCH = 8  # a particle; flights then span few diameters, and places keep the digits of the box
-_BURST_LENGTH = 1000  # events a disc within 1e-9 of a frame interval: time stands still, no physical cluster does this
-_BURST_SPAN = 1e-9
 
 
 class Grid(NamedTuple):
@@ -59,10 +62,12 @@ class Grid(NamedTuple):
     periodic: np.ndarray
     cells: np.ndarray  # along each axis
     width: np.ndarray  # of a cell
+    soon: int  # levels of the event queue from a leaf up to the winner of a 64th part of all particles
+    next: int  # and up to that of an 8th
 
 
 class Cells(NamedTuple):
-    """The running state, bit for bit: all systems with a leading axis, or one system without it."""
+    """The running state, bit for bit, and scratch: all systems with a leading axis, or one system without it."""
 
     motion: np.ndarray  # (particle, 16) place, velocity, radius, mass, times of its next events and last collision
     links: np.ndarray  # (particle, 32) the same memory as int32: its cell, neighbours in the list, partner, name
@@ -71,6 +76,8 @@ class Cells(NamedTuple):
     winners: np.ndarray  # (node,)
     clock: np.ndarray  # (2,) epoch; local time at which the present burst began
     tally: np.ndarray  # (3,) next frame, events in this epoch, events in this burst
+    lists: np.ndarray  # (27,) of the cells around a particle, those that are not empty; shared by all systems
+    seen: np.ndarray  # (27, 3) where it is as seen from there
 
 
 @borrowing
@@ -120,7 +127,10 @@ def _search_list(i, x, y, z, k, now, best, who, motion, links):
 @borrowing
 @no_type_check
 def _search(i, now, ahead, step, cells, grid):
-    """Find the first partner of particle i in the cells around, or those a step ahead, if it comes before the known."""
+    """Find the first partner of particle i in the cells around, or those a step ahead, if it comes before the known.
+
+    First all cells, then all particles: so the processor reads many at a time, and need not guess which are empty.
+    """
     motion, links = cells.motion, cells.links
     best, who = cells.motion[i, PAIR_DUE] - now, NOBODY
     x0, x1 = _span(0, links[i, CELL], ahead, step, grid)
@@ -129,6 +139,7 @@ def _search(i, now, ahead, step, cells, grid):
     x = motion[i, 0] + motion[i, 3] * now
     y = motion[i, 1] + motion[i, 4] * now
     z = motion[i, 2] + motion[i, 5] * now
+    count = 0
     for ax in range(x0, x1 + 1):
         cx, sx = _fold(ax, grid.cells[0], grid.box[0])
         for ay in range(y0, y1 + 1):
@@ -136,9 +147,14 @@ def _search(i, now, ahead, step, cells, grid):
             row = (cx * grid.cells[1] + cy) * grid.cells[2]
             for az in range(z0, z1 + 1):
                 cz, sz = _fold(az, grid.cells[2], grid.box[2])
-                k = cells.head[row + cz]
-                if k >= 0:
-                    best, who = _search_list(i, x - sx, y - sy, z - sz, k, now, best, who, motion, links)
+                k = np.int64(cells.head[row + cz])
+                prefetch(motion, COLUMNS * k)
+                cells.lists[count] = k
+                cells.seen[count, 0], cells.seen[count, 1], cells.seen[count, 2] = x - sx, y - sy, z - sz
+                count += k >= 0
+    for n in range(count):
+        x, y, z = cells.seen[n, 0], cells.seen[n, 1], cells.seen[n, 2]
+        best, who = _search_list(i, x, y, z, cells.lists[n], now, best, who, motion, links)
     if who != NOBODY:
         cells.motion[i, PAIR_DUE] = now + best
         links[i, PARTNER] = who
@@ -184,9 +200,43 @@ def _next_plane(i, now, cells, grid, law):
 
 @borrowing
 @no_type_check
-def _queue(i, cells):
+def _cell_of(i, links, grid):
+    """Return the number of the cell of particle i."""
+    return (links[i, CELL] * grid.cells[1] + links[i, CELL + 1]) * grid.cells[2] + links[i, CELL + 2]
+
+
+@borrowing
+@no_type_check
+def _fetch_ahead(i, cells, grid):
+    """Fetch what the next events of the parts of the queue around particle i will read, so that none waits for memory.
+
+    First the particle itself, and later, when it also leads a larger part, what its columns refer to.
+    """
+    leaf = cells.times.shape[0] // 2 + i
+    k = np.int64(cells.winners[leaf >> grid.soon])
+    prefetch(cells.motion, COLUMNS * k)
+    prefetch(cells.motion, COLUMNS * k + COLUMNS // 2)
+    k = np.int64(cells.winners[leaf >> grid.next])
+    partner = np.int64(cells.links[k, PARTNER])
+    prefetch(cells.motion, COLUMNS * partner)
+    prefetch(cells.motion, COLUMNS * partner + COLUMNS // 2)
+    cell, row = _cell_of(k, cells.links, grid), grid.cells[1] * grid.cells[2]
+    prefetch(cells.head, cell - row)
+    prefetch(cells.head, cell)
+    prefetch(cells.head, cell + row)
+    node = cells.times.shape[0] // 2 + k
+    for _ in range(3):  # the levels above are read so often that they stay in the caches
+        prefetch(cells.times, node)
+        prefetch(cells.winners, node)
+        node >>= 1
+
+
+@borrowing
+@no_type_check
+def _queue(i, cells, grid):
     """Enter the earlier of the two next events of particle i."""
     reschedule(i, min(cells.motion[i, PAIR_DUE], cells.motion[i, PLANE_DUE]), cells.times, cells.winners)
+    _fetch_ahead(i, cells, grid)
 
 
 @borrowing
@@ -195,14 +245,7 @@ def _predict(i, now, cells, grid, law):
     """Find both next events of particle i."""
     _next_plane(i, now, cells, grid, law)
     _search_around(i, now, cells, grid)
-    _queue(i, cells)
-
-
-@borrowing
-@no_type_check
-def _cell_of(i, links, grid):
-    """Return the number of the cell of particle i."""
-    return (links[i, CELL] * grid.cells[1] + links[i, CELL + 1]) * grid.cells[2] + links[i, CELL + 2]
+    _queue(i, cells, grid)
 
 
 @borrowing
@@ -242,7 +285,7 @@ def _cross(i, axis, step, now, cells, grid, law):
     _enter(i, cells, grid)
     _next_plane(i, now, cells, grid, law)
     _search(i, now, axis, step, cells, grid)
-    _queue(i, cells)
+    _queue(i, cells, grid)
 
 
 @borrowing
@@ -260,8 +303,8 @@ def _meet_wall(i, plane, now, cells, law, rows):
     cells.motion[i, VELOCITY + axis] = v - g * now
     cells.motion[i, STRUCK] = now
     cells.links[i, COUNT] += 1
-    rows.normal[rows.filled[0], :] = 0.0
-    rows.normal[rows.filled[0], axis] = sign
+    rows.normal[rows.tally[FILLED], :] = 0.0
+    rows.normal[rows.tally[FILLED], axis] = sign
     impulse = cells.motion[i, MASS] * (arrival + departure)
     log_row(rows, cells.clock[EPOCH] + now, cells.links[i, NAME], -1 - plane, impulse, forced)
 
@@ -302,7 +345,7 @@ def _meet_pair(i, j, now, cells, law, rows):
     """Exchange momentum along the line of centres."""
     if cells.links[i, NAME] > cells.links[j, NAME]:
         i, j = j, i
-    normal = rows.normal[rows.filled[0]]
+    normal = rows.normal[rows.tally[FILLED]]
     rate = _write_normal(i, j, now, cells.motion, law, normal)
     cells.links[i, COUNT] += 1
     cells.links[j, COUNT] += 1
@@ -346,16 +389,12 @@ def _move_epoch(shift, cells, law):
 @no_type_check
 def _keep_time(now, cells, law):
     """Count the event, move the epoch after some, and return False when time stands still."""
-    tally, clock = cells.tally, cells.clock
-    tally[EVENTS] += 1
-    tally[BURST] += 1
-    if now - clock[BURST_BEGAN] > _BURST_SPAN * law.frame_interval:
-        clock[BURST_BEGAN] = now
-        tally[BURST] = 0
+    tally = cells.tally
+    count_event(now, cells.clock, tally, law)
     if tally[EVENTS] >= _EVENTS_PER_EPOCH * cells.motion.shape[0] and now > 0.0:
         tally[EVENTS] = 0
         _move_epoch(2.0 ** math.floor(math.log2(now)), cells, law)  # few bits, so that the epoch stays exact
-    return tally[BURST] < _BURST_LENGTH * cells.motion.shape[0]
+    return time_goes_on(tally, cells.motion.shape[0])
 
 
 @borrowing
@@ -402,28 +441,28 @@ def _begin(cells, grid, law):
 @borrowing
 @no_type_check
 def _run(status, cells, grid, law, rows, positions, velocities):
-    """Run one system until it is done, its buffer is full, or time stands still; return its status."""
+    """Run one system until it is done, the host is to look, or time stands still; return its status."""
     motion, links = cells.motion, cells.links
     if status == FRESH:
         _begin(cells, grid, law)
     while True:
-        i, now = int(cells.winners[1]), cells.times[1]
+        i, now = np.int64(cells.winners[1]), cells.times[1]  # one integer type: another would compile all again
         if _write_frames(now, cells, law, positions, velocities):
             return DONE
         if motion[i, PAIR_DUE] < motion[i, PLANE_DUE]:
-            j = int(links[i, PARTNER])
+            j = np.int64(links[i, PARTNER])
             if links[j, COUNT] != links[i, PARTNER_COUNT]:
                 _search_around(i, now, cells, grid)
-                _queue(i, cells)
+                _queue(i, cells, grid)
                 continue
         else:
-            j = NOBODY
+            j = np.int64(NOBODY)
             axis, step = links[i, PLANE] // 2, 2 * (links[i, PLANE] % 2) - 1
             edge = 0 if step < 0 else grid.cells[axis] - 1
             if grid.periodic[axis] or links[i, CELL + axis] != edge:
                 _cross(i, axis, step, now, cells, grid, law)
                 continue
-        if rows.filled[0] == rows.time.shape[0]:
+        if rows.tally[FILLED] == rows.tally[PAUSE]:
             return RUNNING
         if j == NOBODY:
             _meet_wall(i, links[i, PLANE], now, cells, law, rows)
@@ -435,12 +474,13 @@ def _run(status, cells, grid, law, rows, positions, velocities):
             return STUCK
 
 
-@njit(cache=True, error_model="numpy", parallel=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 @no_type_check
-def run_systems(active, status, rows, cells, grid, law, positions, velocities):
-    """Run the active systems on all cores, each with its own buffer; the order of the systems changes no bit."""
-    for a in prange(active.shape[0]):
-        s = active[a]
+def run_systems(status, rows, cells, grid, law, positions, velocities):
+    """Run one system after the other until all are done, the host is to look, or time stands still."""
+    for s in range(status.shape[0]):
+        if status[s] == DONE:
+            continue
         one = Cells(
             cells.motion[s],
             cells.links[s],
@@ -449,14 +489,10 @@ def run_systems(active, status, rows, cells, grid, law, positions, velocities):
             cells.winners[s],
             cells.clock[s],
             cells.tally[s],
+            cells.lists,
+            cells.seen,
         )
-        log = Rows(
-            rows.time[a],
-            rows.i[a],
-            rows.j[a],
-            rows.impulse[a],
-            rows.normal[a],
-            rows.forced[a],
-            rows.filled[a],
-        )
-        status[s] = _run(status[s], one, grid, law, log, positions[s], velocities[s])
+        status[s] = _run(status[s], one, grid, law, rows, positions[s], velocities[s])
+        if status[s] != DONE:
+            return
+        rows.ends[s] = rows.tally[FILLED]

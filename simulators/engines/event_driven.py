@@ -3,14 +3,13 @@
 import numpy as np
 
 from simulators.engines.event_kernel import Discs, run_systems
-from simulators.engines.event_rounds import Rounds
-from simulators.engines.event_rules import NEVER, Law
+from simulators.engines.event_rounds import ROWS_AT_ONCE, Rounds, law_of
+from simulators.engines.event_rules import NEVER
 from simulators.state import Motion, ParticleState
 from simulators.systems import HardSpheres
-from simulators.systems.system import minimum_image, periodic_axes
+from simulators.systems.system import minimum_image
 
-_SYSTEMS_AT_ONCE = 16_384  # bounds the working memory: 40 MB with ten discs
-_ROWS_AT_ONCE = 1 << 20  # log rows buffered a round, shared by the systems: 45 MB where all fill up
+_SYSTEMS_AT_ONCE = 16_384  # bounds the working memory: 12 MB with ten discs
 
 
 def run(
@@ -19,7 +18,7 @@ def run(
     *,
     n_frames: int,
     frame_interval: float,
-    rows_at_once: int = _ROWS_AT_ONCE,
+    rows_at_once: int = ROWS_AT_ONCE,
 ) -> Motion:
     """Follow every system from its start state to its last frame.
 
@@ -28,8 +27,8 @@ def run(
         start: states the system has accepted.
         n_frames: frames, the start included.
         frame_interval: simulation time between frames.
-        rows_at_once: log rows buffered over all systems; a full buffer pauses its system, which goes on at the
-            same bits after the buffer was emptied, so the number changes no result.
+        rows_at_once: log rows after which a system pauses, and goes on at the same bits after the host has looked for
+            collapse, so the number changes no result.
 
     Returns:
         All frames and the log.
@@ -41,28 +40,9 @@ def run(
     Cost:
         O(particles) a collision; pays up to about 64 particles a system.
     """
-    n_systems, n_particles, dim = start.positions.shape
-    law = Law(
-        np.array(system.gravity),
-        np.array(system.box),
-        periodic_axes(system),
-        system.restitution,
-        system.restitution_velocity,
-        system.contact_time,
-        system.interacting,
-        frame_interval,
-        n_frames,
-    )
-    positions = np.empty((n_systems, n_frames, n_particles, dim))
-    velocities = np.empty_like(positions)
-    positions[:, 0] = start.positions
-    velocities[:, 0] = start.velocities
-    rounds = Rounds(system, rows_at_once)
-    for first in range(0, n_systems, _SYSTEMS_AT_ONCE):
-        block = slice(first, first + _SYSTEMS_AT_ONCE)
-        discs = _at_rest_in_time(system, start, block)
-        rounds.run(first, len(discs.due), run_systems, discs, law, positions[block], velocities[block])
-    return Motion(positions, velocities, rounds.log(n_systems))
+    law = law_of(system, n_frames, frame_interval)
+    rounds = Rounds(system, law, start, rows_at_once)
+    return rounds.run(run_systems, lambda block: (_at_rest_in_time(system, start, block),), _SYSTEMS_AT_ONCE)
 
 
 def _at_rest_in_time(system: HardSpheres, start: ParticleState, block: slice) -> Discs:

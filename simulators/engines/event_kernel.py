@@ -12,29 +12,31 @@ import math
 from typing import NamedTuple, no_type_check
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from simulators.engines.event_rules import (
+    BURST_BEGAN,
     DONE,
+    EPOCH,
+    EVENTS,
+    FILLED,
+    FRAME,
     NEVER,
+    PAUSE,
     RUNNING,
     STUCK,
-    Rows,
     borrowing,
+    count_event,
     leave_delay,
     log_row,
     next_wall,
     pair_impulse,
+    time_goes_on,
     touch_delay,
     wall_departure,
 )
 
-FRAME, EVENTS, BURST = 0, 1, 2  # columns of Discs.tally
-EPOCH, BURST_BEGAN = 0, 1  # columns of Discs.clock
-
 _EVENTS_PER_EPOCH = 64  # places then stay within a few flights of the box, and keep 15 digits of it
-_BURST_LENGTH = 1000  # events a disc within 1e-9 of a frame interval: time stands still, no physical cluster does this
-_BURST_SPAN = 1e-9
 
 # reordering and finite numbers only: without them the loop and its minimum are not vectorized
 _REORDERING = {"nnan", "ninf", "nsz", "arcp", "contract", "reassoc"}
@@ -253,7 +255,7 @@ def _meet_wall(i, wall, now, discs, law, rows):
     discs.velocity[axis, i] = v
     discs.place[axis, i] = x - (v + 0.5 * g * now) * now
     discs.struck[i] = now
-    row = rows.filled[0]
+    row = rows.tally[FILLED]
     for other in range(law.gravity.shape[0]):
         rows.normal[row, other] = sign if other == axis else 0.0
     log_row(rows, discs.clock[EPOCH] + now, i, wall, discs.masses[i] * (arrival + departure), forced)
@@ -263,7 +265,7 @@ def _meet_wall(i, wall, now, discs, law, rows):
 @no_type_check
 def _meet_disc(i, j, now, discs, law, rows):
     """Exchange momentum along the line of centres; ghosts only log what they would have exchanged."""
-    row = rows.filled[0]
+    row = rows.tally[FILLED]
     square, rate = 0.0, 0.0
     for axis in range(law.gravity.shape[0]):
         r = _separation(axis, i, j, now, discs, law)
@@ -340,15 +342,11 @@ def _move_epoch(now, discs, law):
 @no_type_check
 def _keep_time(now, discs, law):
     """Count the event, move the epoch after some dozen, and return False when time stands still."""
-    tally, clock = discs.tally, discs.clock
-    tally[EVENTS] += 1
-    tally[BURST] += 1
-    if now - clock[BURST_BEGAN] > _BURST_SPAN * law.frame_interval:
-        clock[BURST_BEGAN] = now
-        tally[BURST] = 0
+    tally = discs.tally
+    count_event(now, discs.clock, tally, law)
     if tally[EVENTS] % _EVENTS_PER_EPOCH == 0 and now > 0.0:
         _move_epoch(now, discs, law)
-    return tally[BURST] < _BURST_LENGTH * discs.due.shape[0]
+    return time_goes_on(tally, discs.due.shape[0])
 
 
 @borrowing
@@ -371,7 +369,7 @@ def _write_frame(frame, discs, law, positions, velocities):
 @borrowing
 @no_type_check
 def _run(discs, law, rows, positions, velocities, scratch):
-    """Run one system until it is done, its buffer is full, or time stands still; return its status."""
+    """Run one system until it is done, the host is to look, or time stands still; return its status."""
     while True:
         now = _least(discs.due)
         while discs.tally[FRAME] * law.frame_interval < discs.clock[EPOCH] + now:
@@ -379,19 +377,21 @@ def _run(discs, law, rows, positions, velocities, scratch):
             discs.tally[FRAME] += 1
             if discs.tally[FRAME] == law.n_frames:
                 return DONE
-        if rows.filled[0] == rows.time.shape[0]:
+        if rows.tally[FILLED] == rows.tally[PAUSE]:
             return RUNNING
         _step(_index(discs.due, now), now, discs, law, rows, scratch)
         if not _keep_time(now, discs, law):
             return STUCK
 
 
-@njit(cache=True, error_model="numpy", parallel=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 @no_type_check
-def run_systems(active, status, rows, discs, law, positions, velocities):
-    """Run the active systems on all cores, each with its own buffer; the order of the systems changes no bit."""
-    for a in prange(active.shape[0]):
-        s = active[a]
+def run_systems(status, rows, discs, law, positions, velocities):
+    """Run one system after the other until all are done, the host is to look, or time stands still."""
+    scratch = np.empty((4, discs.due.shape[1]))
+    for s in range(status.shape[0]):
+        if status[s] == DONE:
+            continue
         one = Discs(
             discs.radii[s],
             discs.masses[s],
@@ -404,13 +404,7 @@ def run_systems(active, status, rows, discs, law, positions, velocities):
             discs.clock[s],
             discs.tally[s],
         )
-        log = Rows(
-            rows.time[a],
-            rows.i[a],
-            rows.j[a],
-            rows.impulse[a],
-            rows.normal[a],
-            rows.forced[a],
-            rows.filled[a],
-        )
-        status[s] = _run(one, law, log, positions[s], velocities[s], np.empty((4, one.due.shape[0])))
+        status[s] = _run(one, law, rows, positions[s], velocities[s], scratch)
+        if status[s] != DONE:
+            return
+        rows.ends[s] = rows.tally[FILLED]

@@ -12,7 +12,13 @@ import numpy as np
 from numba import njit
 
 NEVER = 1e300  # finite: no inf enters the arithmetic
-FRESH, RUNNING, DONE, STUCK = 0, 1, 2, 3  # of a system; a running one waits for an empty buffer
+FRESH, RUNNING, DONE, STUCK = 0, 1, 2, 3  # of a system; a running one waits for the host to look
+FILLED, FORCED, PAUSE = 0, 1, 2  # entries of Rows.tally
+FRAME, EVENTS, BURST = 0, 1, 2  # entries of the tally of a system: next frame, events, events in this burst
+EPOCH, BURST_BEGAN = 0, 1  # entries of its clock: begin of local time, and local time at which the burst began
+
+_BURST_LENGTH = 1000  # events a disc within 1e-9 of a frame interval: time stands still, no physical cluster does this
+_BURST_SPAN = 1e-9
 
 # for functions that allocate nothing: no counting of references, each of which would cost an atomic operation; and
 # always inlined, as a call would pass every array of every record as seven numbers or more
@@ -34,7 +40,7 @@ class Law(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Buffers for the log: all systems with a leading axis, or one system without it."""
+    """The log of some systems, one after the other: columns with room for more rows."""
 
     time: np.ndarray  # (row,)
     i: np.ndarray  # (row,)
@@ -42,7 +48,8 @@ class Rows(NamedTuple):
     impulse: np.ndarray  # (row,)
     normal: np.ndarray  # (row, dim)
     forced: np.ndarray  # (row,)
-    filled: np.ndarray  # (2,) rows so far, and how many of them were forced
+    tally: np.ndarray  # (3,) rows so far, how many of them were forced, and at how many to pause
+    ends: np.ndarray  # (system,) rows there were when it was done
 
 
 @borrowing
@@ -145,12 +152,30 @@ def wall_departure(arrival, pull, pause, law):
 @borrowing
 @no_type_check
 def log_row(rows, time, i, j, impulse, forced):
-    """Append a row but for its normal, which the caller writes at ``rows.normal[rows.filled[0]]`` before."""
-    row = rows.filled[0]
+    """Append a row but for its normal, which the caller writes at ``rows.normal[rows.tally[FILLED]]`` before."""
+    row = rows.tally[FILLED]
     rows.time[row] = time
     rows.i[row] = i
     rows.j[row] = j
     rows.impulse[row] = impulse
     rows.forced[row] = forced
-    rows.filled[0] = row + 1
-    rows.filled[1] += forced
+    rows.tally[FILLED] = row + 1
+    rows.tally[FORCED] += forced
+
+
+@borrowing
+@no_type_check
+def count_event(now, clock, tally, law):
+    """Count an event of a system, and how many there were in one burst."""
+    tally[EVENTS] += 1
+    tally[BURST] += 1
+    if now - clock[BURST_BEGAN] > _BURST_SPAN * law.frame_interval:
+        clock[BURST_BEGAN] = now
+        tally[BURST] = 0
+
+
+@borrowing
+@no_type_check
+def time_goes_on(tally, n_particles):
+    """Return False when time stands still."""
+    return tally[BURST] < _BURST_LENGTH * n_particles
