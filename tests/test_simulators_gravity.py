@@ -124,6 +124,7 @@ def test_a_cluster_in_virial_equilibrium_keeps_its_size():
         ({"n_particles": 1}, r"n_particles must be at least 2, got 1"),
         ({"dim": 2}, r"box must have 2 entries for dim=2, got \(8.0, 8.0, 8.0\)"),
         ({"softening": 0.0}, r"softening must be positive and finite, got 0.0"),
+        ({"softening": 1e-101}, r"softening must be at least 1e-100, or forces overflow, got 1e-101"),
         ({"gravitational_constant": -1.0}, r"gravitational_constant must be positive and finite, got -1.0"),
         ({"mass": float("inf")}, r"mass must be positive and finite, got inf"),
         ({"mass_spread": 1.0}, r"mass_spread must be in \[0, 1\), got 1.0"),

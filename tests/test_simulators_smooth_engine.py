@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from typing import no_type_check
 
 import numpy as np
 import pytest
+from numba import njit
 
 from simulators import ParticleState, simulate
 from simulators.engines import smooth_forces, smooth_list
@@ -280,17 +282,29 @@ def test_a_list_gives_what_all_pairs_give(monkeypatch, boundary, dim):
     assert len(listed.collisions) > 50
 
 
+@njit
+@no_type_check
+def _list_pairs(position, lengths, reach, partners):
+    return smooth_list.list_pairs(position, lengths, reach, partners)
+
+
 @pytest.mark.parametrize("lengths", [(0.0, 0.0), (9.0, 5.0), (4.5, 0.0), (3.1, 2.0), (5.0, 4.0, 3.0), (0.0, 9.0, 6.5)])
-def test_the_list_holds_each_near_pair_once(lengths):
+def test_the_list_holds_each_near_pair_once_in_both_orders(lengths):
     # boxes of one cell to many along an axis, periodic or not (0)
     size = np.where(np.array(lengths) == 0.0, 6.0, lengths)
     position = RNG(12).uniform(size=(len(lengths), 150)) * size[:, None]
-    starts, partners = smooth_list.list_pairs(position, np.array(lengths), 1.0, np.zeros(4, dtype=np.int64))
-    found = [(i, int(j)) for i in range(150) for j in partners[starts[i] : starts[i + 1]]]
+    listed = _list_pairs(position, np.array(lengths), 1.0, np.empty(4, dtype=np.int32))
+    found = [
+        (i, int(listed.partners[8 * k + i % 8]))
+        for i in range(150)
+        for k in range(listed.starts[i // 8], listed.starts[i // 8 + 1])
+    ]
+    assert [found.count((i, i)) for i in range(150)] == listed.selves.tolist()
+    found = [(i, j) for i, j in found if i != j]
     r = position[:, :, None] - position[:, None]
     r -= np.array(lengths)[:, None, None] * np.round(r / size[:, None, None])
-    expected = np.argwhere(np.triu((r**2).sum(axis=0) < 1.0, k=1))
-    assert len(expected) > 100
+    expected = np.argwhere((r**2).sum(axis=0) + np.eye(150) < 1.0)
+    assert len(expected) > 200
     assert sorted(found) == [(i, j) for i, j in expected.tolist()]
 
 

@@ -6,6 +6,7 @@ Then a row of the log is written.
 import math
 from typing import no_type_check
 
+from simulators.engines.smooth_lanes import WIDTH
 from simulators.engines.smooth_pairs import compiled, coupling_of, nearest_image, pair_force
 from simulators.engines.smooth_records import OPEN, STEP
 
@@ -43,7 +44,7 @@ def _share_before(r0, r1, reach):
 def _gain(law, setup, bodies, k, separation, squared, weight):
     """Add what the first of an open pair gains from the second in a share of the step."""
     i, j = bodies.pair[k, 0], bodies.pair[k, 1]
-    f = weight * setup.step * coupling_of(bodies, i, j) * pair_force(law, squared) if squared > 0.0 else 0.0
+    f = weight * setup.step * coupling_of(bodies, i, j) * pair_force(law, squared)
     for axis in range(separation.shape[0]):
         bodies.gained[k, axis] += f * separation[axis]
 
@@ -75,14 +76,16 @@ def _open(law, setup, bodies, i, j, squared, scratch):
 @no_type_check
 def open_encounters(law, setup, pairs, bodies, scratch):
     """Enter every pair that has come within reach; False if the table is full."""
-    n, listed = bodies.radii.shape[0], setup.reach > 0.0
+    n, listed = bodies.radii.shape[0], pairs.partners.shape[0] > 0
     position, radii, lengths, apart = bodies.position, bodies.radii, setup.lengths, scratch[1]
     for i in range(n):
-        if bodies.crowd[i] <= 1:
+        if bodies.crowd[i] <= 0.0:
             continue
-        first, last = (pairs.first[i], pairs.first[i + 1]) if listed else (i + 1, n)
-        for place in range(first, last):
-            j = pairs.partners[place] if listed else place
+        first, last = (pairs.starts[i // WIDTH], pairs.starts[i // WIDTH + 1]) if listed else (i + 1, n)
+        for k in range(first, last):
+            j = pairs.partners[WIDTH * k + i % WIDTH] if listed else k
+            if j <= i:
+                continue
             reach = radii[i] + radii[j]
             squared = _separate(position, lengths, i, j, apart)
             if squared < reach * reach and not _open(law, setup, bodies, i, j, squared, scratch):
@@ -118,23 +121,36 @@ def _close(bodies, rows, k, end):
 
 @compiled
 @no_type_check
-def follow_encounters(law, setup, bodies, rows, n_known, scratch):
-    """Bring the first ``n_known`` open pairs up to this step, and close those that have parted."""
-    now, last = bodies.tally[STEP] * setup.step, bodies.tally[STEP] == setup.steps_per_frame * (setup.n_frames - 1)
-    for k in range(n_known - 1, -1, -1):  # downward, so that only pairs already brought up take a closed one's place
+def follow_encounters(law, setup, bodies, rows, scratch):
+    """Bring the open pairs up to this step, and close those that have parted.
+
+    Returns:
+        Twice the number of those still near, which are taken off the counts: what is left there is new.
+    """
+    now, near = bodies.tally[STEP] * setup.step, 0.0
+    for k in range(bodies.tally[OPEN] - 1, -1, -1):  # downward, for the last takes the place of a closed one
         i, j = bodies.pair[k, 0], bodies.pair[k, 1]
         reach = bodies.radii[i] + bodies.radii[j]
         squared = _separate(bodies.position, setup.lengths, i, j, scratch[1])
         if squared < reach * reach:
             _gain(law, setup, bodies, k, scratch[1], squared, 1.0)
             bodies.deepest[k] = max(bodies.deepest[k], reach - math.sqrt(squared))
+            bodies.crowd[i] -= 1.0
+            bodies.crowd[j] -= 1.0
+            near += 2.0
             continue
         _separate(bodies.previous, setup.lengths, i, j, scratch[0])
         share = _share_before(scratch[0], scratch[1], reach)
         _gain(law, setup, bodies, k, scratch[1], squared, share - 0.5)
         _close(bodies, rows, k, now - (1.0 - share) * setup.step)
-    if last:
-        for k in range(bodies.tally[OPEN] - 1, -1, -1):
-            squared = _separate(bodies.position, setup.lengths, bodies.pair[k, 0], bodies.pair[k, 1], scratch[1])
-            _gain(law, setup, bodies, k, scratch[1], squared, -0.5)
-            _close(bodies, rows, k, now)
+    return near
+
+
+@compiled
+@no_type_check
+def close_encounters(law, setup, bodies, rows, scratch):
+    """Close the pairs that are open at the end of the run."""
+    for k in range(bodies.tally[OPEN] - 1, -1, -1):
+        squared = _separate(bodies.position, setup.lengths, bodies.pair[k, 0], bodies.pair[k, 1], scratch[1])
+        _gain(law, setup, bodies, k, scratch[1], squared, -0.5)
+        _close(bodies, rows, k, bodies.tally[STEP] * setup.step)

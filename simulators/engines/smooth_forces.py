@@ -1,35 +1,36 @@
 """Velocity Verlet for systems with smooth forces: the host side of ``smooth_kernel``."""
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from typing import Any, NamedTuple, Protocol
 
-import numba
 import numpy as np
 from jaxtyping import Float64
 
 from simulators.engines.smooth_kernel import run_system
 from simulators.engines.smooth_records import DONE, FRESH, HASTY, STEP, Bodies, Rows, Setup
 from simulators.engines.smooth_walls import MOST_BOUNCES
+from simulators.engines.threads import share_out
 from simulators.state import CollisionLog, Motion, ParticleState
 from simulators.systems.system import System, boundaries, periodic_axes
 
 _SYSTEMS_AT_ONCE = 4096  # bounds the working memory: some 230 bytes a particle in two dimensions
 _ROWS_AT_ONCE = 1 << 20  # log rows buffered a round, shared by the systems: 56 bytes each in two dimensions
 _OPEN_A_PARTICLE = 2  # room in the table of encounters at first
-_SKIN = 0.2  # of the cutoff; at 0.1 a dense fluid of 1000 atoms takes a quarter longer, at 0.25 the same
-_LIST_FROM = 48  # particles from which a list is faster: measured at 2.5 sigma and density 0.3, the same at 40
+_SKIN = 0.2  # of the cutoff; 64 atoms in a plane take a twentieth longer at 0.15, a twentieth less at 0.3
+_LIST_FROM = 36  # particles from which a list is faster: measured at 2.5 sigma and density 0.3, in a plane
 
 
 class SmoothSystem(System, Protocol):
     """What a system offers to this engine, beside what every system does.
 
     ``law`` is a NamedTuple of constants whose class has the plain function ``pair_force(law, squared)``: the force
-    between two particles over their distance, positive where they repel, for a coupling of 1. It may have
-    ``external_force(law, axis, strength, x, y, z)``, the force along an axis on one particle. Both are compiled, so
-    they take numbers and the module ``math`` only. A field ``magnetic_field`` turns velocities at the rate
-    ``strength * magnetic_field / mass`` about the z axis.
+    between two particles over their distance, positive where they repel, for a coupling of 1; finite at distance 0. It
+    may have ``external_force(law, axis, strength, x, y, z)``, the force along an axis on one particle. Both are
+    compiled, so they take numbers and the module ``math`` only, and the former works on eight pairs at a time, so it
+    takes ``+ - * / < > &``, ``math.sqrt``, ``where`` and ``inverse_cube`` of ``systems.pairs``, and does not branch on
+    the distance. A field ``magnetic_field`` turns velocities at the rate ``strength * magnetic_field / mass`` about the
+    z axis.
     """
 
     time_step: float | None
@@ -124,23 +125,14 @@ def run(
 
 
 def _run_all(active: np.ndarray, status: np.ndarray, *state: Any) -> None:
-    """Run the active systems on as many threads as numba has; the number of threads changes no bit.
+    """Run the active systems on all cores; the number of threads changes no bit."""
 
-    Plain threads do, since compiled code runs without the lock of Python, and compile in half the time that numba's
-    own parallel loops take.
-    """
-    n_threads = min(numba.get_num_threads(), len(active))
-
-    def run_lane(lane: int) -> None:
-        for a in range(lane, len(active), n_threads):
+    def work(begin: int, end: int) -> None:
+        for a in range(begin, end):
             s = active[a]
             status[s] = run_system(s, a, status[s], *state)
 
-    if n_threads == 1:
-        run_lane(0)
-        return
-    with ThreadPoolExecutor(n_threads) as pool:
-        list(pool.map(run_lane, range(n_threads)))
+    share_out(len(active), work)
 
 
 def _setup(system: SmoothSystem, start: ParticleState, n_frames: int, frame_interval: float) -> Setup:
@@ -201,11 +193,11 @@ def _bodies(system: SmoothSystem, start: ParticleState, setup: Setup) -> Bodies:
         radii=start.radii.copy(),
         masses=start.masses.copy(),
         strengths=strengths,
-        couplings=couplings,
+        couplings=couplings.reshape(n_systems, -1),
         response=(strengths if single else 1.0) / start.masses,
-        near=(start.radii + largest) ** 2,
+        near=(start.radii + largest) ** 2 * (1 + 1e-12),  # no pair within reach is missed for a rounding
         turning=np.ascontiguousarray(turning if rate.any() else turning[:, :, :0]),
-        crowd=np.zeros((n_systems, n_particles), dtype=np.int64),
+        crowd=np.zeros((n_systems, n_particles)),
         tally=np.zeros((n_systems, 2), dtype=np.int64),
         pair=np.zeros((n_systems, n_open, 2), dtype=np.int64),
         begin=np.zeros((n_systems, n_open)),

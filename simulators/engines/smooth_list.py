@@ -1,19 +1,32 @@
 """The list of near pairs, for forces with a cutoff: found among the neighboring cells of a grid."""
 
 import math
-from typing import no_type_check
+from typing import NamedTuple, no_type_check
 
 import numpy as np
 
+from simulators.engines.smooth_lanes import WIDTH, count_from, keep_apart, lanes, load, pack, rint
 from simulators.engines.smooth_pairs import compiled, per_length, summing
 from simulators.engines.smooth_records import NearPairs
 
 _CELLS_A_PARTICLE = 4  # at most, however sparse the system
 
 
+class _Grid(NamedTuple):
+    """Particles in order of cells; three axes, of which the last may have one cell only."""
+
+    lengths: np.ndarray  # (3,) of periodic axes, else 0
+    per_lengths: np.ndarray  # (3,) the same inverted, else 0
+    cells: np.ndarray  # (3,) how many
+    place: np.ndarray  # (particle, 3) the cell of each
+    first: np.ndarray  # (cell + 1,) where each cell begins in the following two
+    order: np.ndarray  # (particle + 8,) who stands there
+    ordered: np.ndarray  # (dim, particle) coordinates, so that loops over cells read them in a row
+
+
 @compiled
 @no_type_check
-def _grid(position, lengths, reach):
+def _cells_of(position, lengths, reach):
     """Return origin, cells per length and cells of each axis; cells are at least ``reach`` wide."""
     dim, n = position.shape
     origin, per_cell, cells = np.zeros(3), np.zeros(3), np.ones(3, dtype=np.int64)
@@ -34,9 +47,10 @@ def _grid(position, lengths, reach):
 
 @compiled
 @no_type_check
-def _sort_into_cells(position, origin, per_cell, cells):
-    """Return the cell of each particle on each axis, and the particles in order of cells."""
+def _sort_into_cells(position, lengths, reach):
+    """Return the particles in order of cells."""
     dim, n = position.shape
+    origin, per_cell, cells = _cells_of(position, lengths, reach)
     place = np.zeros((n, 3), dtype=np.int64)
     first = np.zeros(cells[0] * cells[1] * cells[2] + 1, dtype=np.int64)
     flat = np.empty(n, dtype=np.int64)
@@ -48,50 +62,16 @@ def _sort_into_cells(position, origin, per_cell, cells):
         first[flat[k] + 1] += 1
     for c in range(1, first.shape[0]):
         first[c] += first[c - 1]
-    order, filled = np.empty(n, dtype=np.int64), first.copy()
+    order, filled = np.zeros(n + WIDTH, dtype=np.int32), first.copy()
     for k in range(n):
         order[filled[flat[k]]] = k
         filled[flat[k]] += 1
-    return place, first, order
-
-
-@compiled
-@no_type_check
-def _in_order(position, order):
-    """Return the coordinates in order of cells, (3, particle), so that loops over cells read them in a row."""
-    ordered = np.zeros((3, order.shape[0]))
-    for axis in range(position.shape[0]):
-        for at in range(order.shape[0]):
+    sizes, per_sizes, ordered = np.zeros(3), np.zeros(3), np.empty((dim, n))
+    for axis in range(dim):
+        sizes[axis], per_sizes[axis] = lengths[axis], per_length(lengths[axis])
+        for at in range(n):
             ordered[axis, at] = position[axis, order[at]]
-    return ordered
-
-
-@summing
-@no_type_check
-def _append(i, xi, yi, zi, begin, end, order, x, y, z, lengths, squared_reach, squared, partners, filled):
-    """Append the particles of some cells that are within reach of i and come after it."""
-    width, height, depth = lengths[0], lengths[1], lengths[2]
-    per_width, per_height, per_depth = per_length(width), per_length(height), per_length(depth)
-    for at in range(begin, end):  # a loop of its own, for the vector registers
-        dx, dy, dz = xi - x[at], yi - y[at], zi - z[at]
-        dx -= width * np.rint(dx * per_width)
-        dy -= height * np.rint(dy * per_height)
-        dz -= depth * np.rint(dz * per_depth)
-        squared[at] = dx * dx + dy * dy + dz * dz
-    for at in range(begin, end):  # without branches
-        partners[filled] = order[at]
-        filled += (order[at] > i) & (squared[at] < squared_reach)
-    return filled
-
-
-@compiled
-@no_type_check
-def _longer(partners, n):
-    """Return a buffer of more than twice the length, with the same beginning."""
-    longer = np.empty(2 * partners.shape[0] + n, dtype=np.int64)
-    for place in range(partners.shape[0]):
-        longer[place] = partners[place]
-    return longer
+    return _Grid(sizes, per_sizes, cells, place, first, order, ordered)
 
 
 @compiled
@@ -116,40 +96,81 @@ def _columns(part, column, cells):
 
 @compiled
 @no_type_check
+def _append(here, begin, end, grid, squared_reach, row, size):
+    """Append the particles of some cells that are within reach; return the new end of the row."""
+    n = grid.ordered.shape[1]
+    for at in range(begin, end, WIDTH):
+        squared = lanes(0.0)
+        for axis in range(grid.ordered.shape[0]):
+            r = here[axis] - load(grid.ordered, n * axis + at, n * axis + end)
+            r -= grid.lengths[axis] * rint(r * grid.per_lengths[axis])
+            squared += r * r
+        size = pack(row, size, grid.order, at, (squared < squared_reach) & (count_from(at) < float(end)))
+    return size
+
+
+@compiled
+@no_type_check
+def _write_row(i, here, grid, squared_reach, row, begin):
+    """Write the partners of i; return their end."""
+    cells, place, first, lengths = grid.cells, grid.place, grid.first, grid.lengths
+    around = lengths[0] != 0.0 and cells[0] > 1
+    side_y, side_z = min(cells[1] - 1, 1), min(cells[2] - 1, 1)
+    end = begin
+    for up in range(-side_z, side_z + 1):
+        k = _neighbor(place[i, 2] + up, cells[2], lengths[2])
+        for back in range(-side_y, side_y + 1):
+            line = _neighbor(place[i, 1] + back, cells[1], lengths[1])
+            if k < 0 or line < 0:
+                continue
+            base = cells[0] * (line + cells[1] * k)
+            for part in range(3 if around else 1):
+                low, high = _columns(part, place[i, 0], cells[0])
+                end = _append(here, first[base + low], first[base + high + 1], grid, squared_reach, row, end)
+    for at in range(begin, end):
+        if row[at] == i:
+            row[at] = row[end - 1]
+    return end - 1  # without i itself
+
+
+@summing
+@no_type_check
+def _write_list(position, grid, squared_reach, starts, selves, partners):
+    """Write the list; return whether there was room."""
+    keep_apart()
+    dim, n = position.shape
+    width = n + WIDTH  # of a row of partners, eight of which are written at a time
+    row, here, lengths = np.empty(WIDTH * width, dtype=np.int32), np.empty(3), np.empty(WIDTH, dtype=np.int64)
+    for block in range(starts.shape[0] - 1):
+        longest = 0
+        for lane in range(WIDTH):
+            i = min(WIDTH * block + lane, n - 1)  # the last particle also fills the lanes beyond it
+            for axis in range(dim):
+                here[axis] = position[axis, i]
+            lengths[lane] = _write_row(i, here, grid, squared_reach, row, width * lane) - width * lane
+            longest = max(longest, lengths[lane])
+        begin = WIDTH * starts[block]
+        if begin + WIDTH * longest > partners.shape[0]:
+            return False
+        for lane in range(WIDTH):
+            i = min(WIDTH * block + lane, n - 1)
+            for k in range(longest):
+                partners[begin + WIDTH * k + lane] = row[width * lane + k] if k < lengths[lane] else i
+            selves[i] = longest - lengths[lane]
+        starts[block + 1] = starts[block] + longest
+    return True
+
+
+@compiled
+@no_type_check
 def list_pairs(position, lengths, reach, partners):
     """Return every pair closer than ``reach``, found among neighboring cells.
 
     ``partners`` is a buffer of any length; a longer one takes its place where it is too short.
     """
-    dim, n = position.shape
-    origin, per_cell, cells = _grid(position, lengths, reach)
-    place, first, order = _sort_into_cells(position, origin, per_cell, cells)
-    starts, space, here = np.zeros(n + 1, dtype=np.int64), np.zeros(3), np.zeros(3)
-    for axis in range(dim):
-        space[axis] = lengths[axis]
-    ordered, squared, squared_reach = _in_order(position, order), np.empty(n), reach * reach
-    x, y, z = ordered[0], ordered[1], ordered[2]
-    side_y, side_z = min(cells[1] - 1, 1), min(cells[2] - 1, 1)
-    around = space[0] != 0.0 and cells[0] > 1
-    filled = 0
-    for i in range(n):
-        for axis in range(dim):
-            here[axis] = position[axis, i]
-        xi, yi, zi = here[0], here[1], here[2]
-        if filled + n >= partners.shape[0]:
-            partners = _longer(partners, n)
-        for up in range(-side_z, side_z + 1):
-            k = _neighbor(place[i, 2] + up, cells[2], space[2])
-            for back in range(-side_y, side_y + 1):
-                row = _neighbor(place[i, 1] + back, cells[1], space[1])
-                if k < 0 or row < 0:
-                    continue
-                base = cells[0] * (row + cells[1] * k)
-                for part in range(3 if around else 1):
-                    low, high = _columns(part, place[i, 0], cells[0])
-                    begin, end = first[base + low], first[base + high + 1]
-                    filled = _append(
-                        i, xi, yi, zi, begin, end, order, x, y, z, space, squared_reach, squared, partners, filled
-                    )
-        starts[i + 1] = filled
-    return NearPairs(starts, partners)
+    n = position.shape[1]
+    grid = _sort_into_cells(position, lengths, reach)
+    starts, selves = np.zeros((n + WIDTH - 1) // WIDTH + 1, dtype=np.int64), np.empty(n)
+    while not _write_list(position, grid, reach * reach, starts, selves, partners):
+        partners = np.empty(2 * partners.shape[0] + WIDTH * n, dtype=np.int32)
+    return NearPairs(starts, partners, selves)

@@ -7,22 +7,28 @@ The force between two particles is ``c f(r^2) r`` with the vector r from j to i,
 coupling c. ``couplings`` has one row for each particle (springs), or a single row of strengths (masses, charges,
 ones), and then c is the product of the two.
 
-Speed: each loop is one function of flat arrays, all pairs are summed in both directions, which writes nothing in the
-inner loop and so fills the vector registers, and near pairs are only counted.
+Speed: eight particles at a time meet one partner each, the same one (all pairs) or one of its own (a list). Pairs are
+summed in both orders, so that nothing is written but the sums, and near pairs are only counted.
 """
 
-from typing import no_type_check
+from typing import NamedTuple, no_type_check
 
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+from simulators.engines.smooth_lanes import WIDTH, gather, keep_apart, lanes, load, rint, store, total
+from simulators.systems.pairs import where
+
 # sums may be reordered and products contracted, but infinities and NaN keep their meaning
 _REORDER = {"reassoc", "contract", "nsz", "arcp"}
 
-# inlined by force: a call passes every array of a record as seven numbers
-compiled = njit(cache=True, error_model="numpy", forceinline=True)
-summing = njit(cache=True, error_model="numpy", fastmath=_REORDER)
+# without what only calls from Python need, a sixth of the time to compile; ``compiled`` is inlined by force, for a call
+# passes every array of a record as seven numbers
+_INNER = {"cache": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+compiled = njit(**_INNER, forceinline=True)
+stepping = njit(**_INNER, forceinline=False)
+summing = njit(**_INNER, forceinline=False, fastmath=_REORDER)
 
 
 def pair_force(law, squared):
@@ -64,130 +70,115 @@ def per_length(length):
     return 0.0 if length == 0.0 else 1.0 / length
 
 
-@summing
+class Box(NamedTuple):
+    """Lengths of periodic axes and their inverses; 0 along the others."""
+
+    wrapped: bool
+    width: float
+    height: float
+    depth: float
+    per_width: float
+    per_height: float
+    per_depth: float
+
+
+@compiled
 @no_type_check
-def sum_plane(law, x, y, couplings, lengths, response, near, fx, fy, count):
-    """Write the accelerations over all pairs in two dimensions, and how many centres each has near."""
-    width, height = lengths[0], lengths[1]
-    per_width, per_height = per_length(width), per_length(height)
-    wrapped = width != 0.0 or height != 0.0
-    for i in range(x.shape[0]):
-        row = min(i, couplings.shape[0] - 1)
-        xi, yi, range_i = x[i], y[i], near[i]
-        sum_x, sum_y, within = 0.0, 0.0, 0
-        for j in range(x.shape[0]):
-            dx, dy = xi - x[j], yi - y[j]
-            if wrapped:
-                dx -= width * np.rint(dx * per_width)
-                dy -= height * np.rint(dy * per_height)
-            squared = dx * dx + dy * dy
-            f = couplings[row, j] * pair_force(law, squared) if squared > 0.0 else 0.0
-            sum_x += f * dx
-            sum_y += f * dy
-            within += squared < range_i
-        fx[i] = response[i] * sum_x
-        fy[i] = response[i] * sum_y
-        count[i] = within
+def box_of(lengths):
+    """Return the same lengths as numbers."""
+    width, height, depth = lengths[0], lengths[1], lengths[2] if lengths.shape[0] == 3 else 0.0
+    return Box(lengths.max() > 0.0, width, height, depth, per_length(width), per_length(height), per_length(depth))
+
+
+@compiled
+@no_type_check
+def _add_plane(law, box, dx, dy, coupling, range_i, sum_x, sum_y, within):
+    """Add a partner of each lane."""
+    if box.wrapped:
+        dx -= box.width * rint(dx * box.per_width)
+        dy -= box.height * rint(dy * box.per_height)
+    squared = dx * dx + dy * dy
+    f = coupling * pair_force(law, squared)
+    return sum_x + f * dx, sum_y + f * dy, within + where(squared < range_i, 1.0, 0.0)
 
 
 @summing
 @no_type_check
-def sum_space(law, x, y, z, couplings, lengths, response, near, fx, fy, fz, count):
+def sum_plane(law, box, pairs, position, couplings, response, near, acceleration, count):
+    """Write the accelerations over all or the listed pairs in two dimensions, and how many others each has near.
+
+    Returns:
+        The sum of the latter.
+    """
+    keep_apart()
+    n, y, starts, partners, n_near = count.shape[0], count.shape[0], pairs.starts, pairs.partners, lanes(0.0)
+    for i in range(0, n, WIDTH):
+        xi, yi, range_i = load(position, i, n), load(position, y + i, y + n), load(near, i, n)
+        sums = lanes(0.0), lanes(0.0), lanes(0.0) - load(pairs.selves, i, n)
+        if partners.shape[0] > 0:
+            for k in range(WIDTH * starts[i // WIDTH], WIDTH * starts[i // WIDTH + 1], WIDTH):
+                dx, dy = xi - gather(position, 0, partners, k), yi - gather(position, y, partners, k)
+                sums = _add_plane(law, box, dx, dy, gather(couplings, 0, partners, k), range_i, *sums)
+        else:
+            for j in range(n):
+                coupling = lanes(couplings[j]) if couplings.shape[0] == n else load(couplings, n * j + i, n * j + n)
+                dx, dy = xi - position[0, j], yi - position[1, j]
+                sums = _add_plane(law, box, dx, dy, coupling, range_i, *sums)
+        store(acceleration, i, n, load(response, i, n) * sums[0])
+        store(acceleration, y + i, y + n, load(response, i, n) * sums[1])
+        store(count, i, n, sums[2])
+        n_near += sums[2]
+    return total(n_near)
+
+
+@compiled
+@no_type_check
+def _add_space(law, box, dx, dy, dz, coupling, range_i, sum_x, sum_y, sum_z, within):
+    """Do as ``_add_plane`` in three dimensions."""
+    if box.wrapped:
+        dx -= box.width * rint(dx * box.per_width)
+        dy -= box.height * rint(dy * box.per_height)
+        dz -= box.depth * rint(dz * box.per_depth)
+    squared = dx * dx + dy * dy + dz * dz
+    f = coupling * pair_force(law, squared)
+    return sum_x + f * dx, sum_y + f * dy, sum_z + f * dz, within + where(squared < range_i, 1.0, 0.0)
+
+
+@summing
+@no_type_check
+def sum_space(law, box, pairs, position, couplings, response, near, acceleration, count):
     """Do as ``sum_plane`` in three dimensions."""
-    width, height, depth = lengths[0], lengths[1], lengths[2]
-    per_width, per_height, per_depth = per_length(width), per_length(height), per_length(depth)
-    wrapped = width != 0.0 or height != 0.0 or depth != 0.0
-    for i in range(x.shape[0]):
-        row = min(i, couplings.shape[0] - 1)
-        xi, yi, zi, range_i = x[i], y[i], z[i], near[i]
-        sum_x, sum_y, sum_z, within = 0.0, 0.0, 0.0, 0
-        for j in range(x.shape[0]):
-            dx, dy, dz = xi - x[j], yi - y[j], zi - z[j]
-            if wrapped:
-                dx -= width * np.rint(dx * per_width)
-                dy -= height * np.rint(dy * per_height)
-                dz -= depth * np.rint(dz * per_depth)
-            squared = dx * dx + dy * dy + dz * dz
-            f = couplings[row, j] * pair_force(law, squared) if squared > 0.0 else 0.0
-            sum_x += f * dx
-            sum_y += f * dy
-            sum_z += f * dz
-            within += squared < range_i
-        fx[i] = response[i] * sum_x
-        fy[i] = response[i] * sum_y
-        fz[i] = response[i] * sum_z
-        count[i] = within
-
-
-@summing
-@no_type_check
-def sum_list_plane(law, pairs, x, y, strengths, lengths, masses, near, fx, fy, count):
-    """Write the accelerations over the listed pairs in two dimensions, and above 1 where a listed partner is near."""
-    width, height = lengths[0], lengths[1]
-    per_width, per_height = per_length(width), per_length(height)
-    first, partners = pairs.first, pairs.partners
-    fx[:] = 0.0
-    fy[:] = 0.0
-    for i in range(x.shape[0]):
-        xi, yi, strength, range_i = x[i], y[i], strengths[i], near[i]
-        sum_x, sum_y, within = 0.0, 0.0, 1
-        for place in range(first[i], first[i + 1]):
-            j = partners[place]
-            dx, dy = xi - x[j], yi - y[j]
-            dx -= width * np.rint(dx * per_width)
-            dy -= height * np.rint(dy * per_height)
-            squared = dx * dx + dy * dy
-            f = strength * strengths[j] * pair_force(law, squared) if squared > 0.0 else 0.0
-            sum_x += f * dx
-            sum_y += f * dy
-            fx[j] -= f * dx
-            fy[j] -= f * dy
-            within += squared < range_i
-        fx[i] = (fx[i] + sum_x) / masses[i]  # nobody after i has i as a partner
-        fy[i] = (fy[i] + sum_y) / masses[i]
-        count[i] = within
-
-
-@summing
-@no_type_check
-def sum_list_space(law, pairs, x, y, z, strengths, lengths, masses, near, fx, fy, fz, count):
-    """Do as ``sum_list_plane`` in three dimensions."""
-    width, height, depth = lengths[0], lengths[1], lengths[2]
-    per_width, per_height, per_depth = per_length(width), per_length(height), per_length(depth)
-    first, partners = pairs.first, pairs.partners
-    fx[:] = 0.0
-    fy[:] = 0.0
-    fz[:] = 0.0
-    for i in range(x.shape[0]):
-        xi, yi, zi, strength, range_i = x[i], y[i], z[i], strengths[i], near[i]
-        sum_x, sum_y, sum_z, within = 0.0, 0.0, 0.0, 1
-        for place in range(first[i], first[i + 1]):
-            j = partners[place]
-            dx, dy, dz = xi - x[j], yi - y[j], zi - z[j]
-            dx -= width * np.rint(dx * per_width)
-            dy -= height * np.rint(dy * per_height)
-            dz -= depth * np.rint(dz * per_depth)
-            squared = dx * dx + dy * dy + dz * dz
-            f = strength * strengths[j] * pair_force(law, squared) if squared > 0.0 else 0.0
-            sum_x += f * dx
-            sum_y += f * dy
-            sum_z += f * dz
-            fx[j] -= f * dx
-            fy[j] -= f * dy
-            fz[j] -= f * dz
-            within += squared < range_i
-        fx[i] = (fx[i] + sum_x) / masses[i]
-        fy[i] = (fy[i] + sum_y) / masses[i]
-        fz[i] = (fz[i] + sum_z) / masses[i]
-        count[i] = within
+    keep_apart()
+    n, starts, partners, n_near = count.shape[0], pairs.starts, pairs.partners, lanes(0.0)
+    y, z = n, 2 * n
+    for i in range(0, n, WIDTH):
+        xi, yi, zi = load(position, i, n), load(position, y + i, y + n), load(position, z + i, z + n)
+        range_i = load(near, i, n)
+        sums = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0) - load(pairs.selves, i, n)
+        if partners.shape[0] > 0:
+            for k in range(WIDTH * starts[i // WIDTH], WIDTH * starts[i // WIDTH + 1], WIDTH):
+                dx, dy = xi - gather(position, 0, partners, k), yi - gather(position, y, partners, k)
+                dz, coupling = zi - gather(position, z, partners, k), gather(couplings, 0, partners, k)
+                sums = _add_space(law, box, dx, dy, dz, coupling, range_i, *sums)
+        else:
+            for j in range(n):
+                coupling = lanes(couplings[j]) if couplings.shape[0] == n else load(couplings, n * j + i, n * j + n)
+                dx, dy, dz = xi - position[0, j], yi - position[1, j], zi - position[2, j]
+                sums = _add_space(law, box, dx, dy, dz, coupling, range_i, *sums)
+        store(acceleration, i, n, load(response, i, n) * sums[0])
+        store(acceleration, y + i, y + n, load(response, i, n) * sums[1])
+        store(acceleration, z + i, z + n, load(response, i, n) * sums[2])
+        store(count, i, n, sums[3])
+        n_near += sums[3]
+    return total(n_near)
 
 
 @compiled
 @no_type_check
 def coupling_of(bodies, i, j):
     """Return the factor of the force between two particles."""
-    couplings = bodies.couplings
-    return couplings[0, i] * couplings[0, j] if couplings.shape[0] == 1 else couplings[i, j]
+    couplings, n = bodies.couplings, bodies.radii.shape[0]
+    return couplings[i] * couplings[j] if couplings.shape[0] == n else couplings[n * i + j]
 
 
 @compiled
@@ -218,6 +209,5 @@ def acceleration_on(law, setup, bodies, i, axis):
             r = nearest_image(position[a, i] - position[a, j], setup.lengths[a])
             squared += r * r
             along = r if a == axis else along
-        if squared > 0.0:
-            force += coupling_of(bodies, i, j) * pair_force(law, squared) * along
+        force += coupling_of(bodies, i, j) * pair_force(law, squared) * along
     return force / bodies.masses[i] + _external_on(law, bodies, i, axis)

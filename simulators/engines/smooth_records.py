@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-FRESH, READY, MOVED, DONE, HASTY = 0, 1, 2, 3, 4  # what a system does next; HASTY went through walls too often
+FRESH, READY, DRIFTED, MOVED, DONE, HASTY = range(6)  # how far a system is in its step; HASTY met walls too often
 STEP, OPEN = 0, 1  # columns of Bodies.tally
 
 
@@ -33,11 +33,11 @@ class Bodies(NamedTuple):
     radii: np.ndarray  # (particle,)
     masses: np.ndarray  # (particle,)
     strengths: np.ndarray  # (particle,) what external forces act on
-    couplings: np.ndarray  # (1 or particle, particle)
+    couplings: np.ndarray  # (particle,), or (particle * particle,) for a factor of each pair
     response: np.ndarray  # (particle,) acceleration a unit of summed force
     near: np.ndarray  # (particle,) square of the largest sum of radii with anyone
     turning: np.ndarray  # (3, particle) about the magnetic field: rate, cosine and sine of half a step; or (3, 0)
-    crowd: np.ndarray  # (particle,) above 1 where another centre may be within reach
+    crowd: np.ndarray  # (particle,) how many others may be within reach, open encounters aside
     tally: np.ndarray  # (2,)
     pair: np.ndarray  # (open, 2) encounters under way
     begin: np.ndarray  # (open,)
@@ -59,7 +59,12 @@ class Rows(NamedTuple):
 
 
 class NearPairs(NamedTuple):
-    """Each pair within the range of the list once: ``partners[first[k]:first[k + 1]]`` belong to k."""
+    """Near pairs in both orders, for eight particles at a time; all pairs where ``partners`` is empty.
 
-    first: np.ndarray  # (particle + 1,)
-    partners: np.ndarray  # (capacity,)
+    The partners of particle i are ``partners[8 * k + i % 8]`` for k in ``range(starts[i // 8], starts[i // 8 + 1])``.
+    Whoever has fewer partners than another of the eight is its own partner at last.
+    """
+
+    starts: np.ndarray  # (eights + 1,)
+    partners: np.ndarray  # (capacity,) int32
+    selves: np.ndarray  # (particle,) how often each is its own partner

@@ -14,6 +14,7 @@ from .pairs import (
     draw_about_center,
     draw_directions,
     fastest_pair,
+    inverse_cube,
     longest_step_of,
     require_inside,
     sum_over_pairs,
@@ -34,8 +35,7 @@ class SoftenedCoulomb(NamedTuple):
     @no_type_check
     def pair_force(law, squared):
         """Return k / (r^2 + softening^2)^(3/2)."""
-        s = squared + law.softening_squared
-        return law.coulomb_constant / (s * math.sqrt(s))
+        return law.coulomb_constant * inverse_cube(squared + law.softening_squared)
 
     @staticmethod
     @no_type_check
@@ -115,6 +115,7 @@ class ChargedParticles:
             self,
             ("n_particles", "at least 1", self.n_particles >= 1),
             *((name, "positive and finite", 0 < getattr(self, name) < math.inf) for name in positive),
+            ("softening", "at least 1e-100, or forces overflow", self.softening >= 1e-100),
             ("positive_share", "in [0, 1]", 0 <= self.positive_share <= 1),
             ("electric_field", "finite", all(math.isfinite(entry) for entry in self.electric_field)),
             ("magnetic_field", "finite", math.isfinite(self.magnetic_field)),

@@ -9,22 +9,20 @@ from jaxtyping import Float64
 
 from simulators.state import ParticleState
 
-from .pairs import default_step_of, fastest_pair, longest_step_of, require_inside, sum_over_pairs
+from .pairs import default_step_of, fastest_pair, inverse_cube, longest_step_of, require_inside, sum_over_pairs
 from .system import boundaries, require, require_box, take_numbers
 
 
 class SoftenedGravity(NamedTuple):
-    """G and the square of the softening length."""
+    """The square of the softening length; G is in the couplings."""
 
-    gravitational_constant: float
     softening_squared: float
 
     @staticmethod
     @no_type_check
     def pair_force(law, squared):
-        """Return - G / (r^2 + softening^2)^(3/2)."""
-        s = squared + law.softening_squared
-        return -law.gravitational_constant / (s * math.sqrt(s))
+        """Return - 1 / (r^2 + softening^2)^(3/2)."""
+        return -inverse_cube(squared + law.softening_squared)
 
 
 @dataclass(frozen=True)
@@ -85,6 +83,7 @@ class GravitatingBodies:
             ("n_particles", "at least 2", self.n_particles >= 2),
             ("gravitational_constant", "positive and finite", 0 < self.gravitational_constant < math.inf),
             ("softening", "positive and finite", 0 < self.softening < math.inf),
+            ("softening", "at least 1e-100, or forces overflow", self.softening >= 1e-100),
             ("mass", "positive and finite", 0 < self.mass < math.inf),
             ("mass_spread", "in [0, 1)", 0 <= self.mass_spread < 1),
             ("virial_ratio", "in [0, 1)", 0 <= self.virial_ratio < 1),
@@ -107,7 +106,7 @@ class GravitatingBodies:
     @property
     def law(self) -> SoftenedGravity:
         """The force."""
-        return SoftenedGravity(self.gravitational_constant, self.softening**2)
+        return SoftenedGravity(self.softening**2)
 
     @property
     def cutoff(self) -> float:
@@ -131,8 +130,8 @@ class GravitatingBodies:
         return longest_step_of(fastest_pair(self, state, rate))
 
     def couplings(self, state: ParticleState) -> Float64[np.ndarray, "system 1 particle"]:
-        """Return the masses."""
-        return state.masses[:, None, :]
+        """Return the masses times the root of G."""
+        return math.sqrt(self.gravitational_constant) * state.masses[:, None, :]
 
     def potential_energy(self, state: ParticleState) -> Float64[np.ndarray, " system"]:
         """Return the energy of attraction, zero at infinite distance."""

@@ -9,7 +9,7 @@ from jaxtyping import Float64
 
 from simulators.state import ParticleState
 
-from .pairs import longest_step_of, require_inside, sum_over_pairs
+from .pairs import longest_step_of, require_inside, sum_over_pairs, where
 from .system import boundaries, require, require_box, take_numbers
 
 
@@ -24,12 +24,12 @@ class CutLennardJones(NamedTuple):
     @staticmethod
     @no_type_check
     def pair_force(law, squared):
-        """Return 24 epsilon (2 s^12 - s^6) / r^2 - 2 bend, and nothing beyond the cutoff."""
+        """Return 24 epsilon (2 s^12 - s^6) / r^2 - 2 bend, and nothing beyond the cutoff or at the same place."""
         inverse = 1.0 / squared
         s2 = law.sigma_squared * inverse
         s6 = s2 * s2 * s2
         force = 24.0 * law.epsilon * inverse * s6 * (2.0 * s6 - 1.0) - 2.0 * law.bend
-        return force if squared < law.cutoff_squared else 0.0
+        return where((squared > 0.0) & (squared < law.cutoff_squared), force, 0.0)
 
 
 @dataclass(frozen=True)

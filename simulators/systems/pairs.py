@@ -1,16 +1,26 @@
 """What systems of point-like particles share: sums over pairs, draws, and checks of given starts."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from jaxtyping import Float64
 
 from simulators.state import ParticleState
 
-from .system import System, boundaries, minimum_image, refuse_outside, require_shape
+from .system import System, boundaries, periodic_axes, refuse_outside, require_shape
 
 _STEPS_A_PERIOD = 50  # leapfrog then errs by (2 pi / 50)^2 / 24, less than a thousandth, in the fastest frequency
+
+
+def where(condition, value, otherwise):
+    """Return value or otherwise; in a law, for which the engine has a form that takes many pairs at a time."""
+    return value if condition else otherwise
+
+
+def inverse_cube(squared):
+    """Return 1 / r^3 of the square of r; in a law, likewise."""
+    return 1.0 / (squared * math.sqrt(squared))
 
 
 def sum_over_pairs(
@@ -18,9 +28,8 @@ def sum_over_pairs(
 ) -> Float64[np.ndarray, " system"]:
     """Sum ``energy(squared distances to all later particles, particle)`` over all particles, nearest images."""
     total = np.zeros(len(state.positions))
-    for i in range(state.positions.shape[1] - 1):
-        separation = minimum_image(state.positions[:, i + 1 :] - state.positions[:, i : i + 1], system)
-        total += energy((separation**2).sum(axis=-1), i).sum(axis=1)
+    for i, squared in _squared_distances(system, state):
+        total += energy(squared, i).sum(axis=1)
     return total
 
 
@@ -36,11 +45,23 @@ def longest_step_of(fastest: float) -> float:
 
 def fastest_pair(system: System, state: ParticleState, rate: Callable[[np.ndarray, int], np.ndarray]) -> float:
     """Return the largest ``rate(squared distances to all later particles, particle)`` over all systems."""
-    fastest = 0.0
+    return max((float(rate(squared, i).max()) for i, squared in _squared_distances(system, state)), default=0.0)
+
+
+def _squared_distances(
+    system: System, state: ParticleState
+) -> Iterator[tuple[int, Float64[np.ndarray, "system later"]]]:
+    """Yield each particle but the last with the squared distances to all later ones, nearest images."""
+    axes = [np.ascontiguousarray(axis) for axis in np.moveaxis(state.positions, 2, 0)]  # apart: three times as fast
+    lengths = np.where(periodic_axes(system), np.array(system.box), 0.0)
     for i in range(state.positions.shape[1] - 1):
-        separation = minimum_image(state.positions[:, i + 1 :] - state.positions[:, i : i + 1], system)
-        fastest = max(fastest, float(rate((separation**2).sum(axis=-1), i).max()))
-    return fastest
+        squared = np.zeros((len(state.positions), state.positions.shape[1] - 1 - i))
+        for x, length in zip(axes, lengths, strict=True):
+            r = x[:, i + 1 :] - x[:, i : i + 1]
+            if length:
+                r -= length * np.round(r / length)
+            squared += r * r
+        yield i, squared
 
 
 def draw_about_center(

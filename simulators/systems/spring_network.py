@@ -16,6 +16,7 @@ from .pairs import (
     longest_step_of,
     require_inside,
     sum_over_pairs,
+    where,
 )
 from .system import boundaries, require, require_box, take_numbers
 
@@ -28,10 +29,10 @@ class Hooke(NamedTuple):
     @staticmethod
     @no_type_check
     def pair_force(law, squared):
-        """Return natural length / r - 1, for a stiffness of 1."""
+        """Return natural length / r - 1, for a stiffness of 1, and no push at the same place."""
         if law.natural_length == 0.0:
             return -1.0
-        return law.natural_length / math.sqrt(squared) - 1.0
+        return where(squared > 0.0, law.natural_length / math.sqrt(squared), 0.0) - 1.0
 
 
 @dataclass(frozen=True)

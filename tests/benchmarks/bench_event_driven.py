@@ -13,11 +13,10 @@ Further goals: the log costs at most 5 %; two cores 1.85 times one; the cost of 
 import interleaved  # isort: skip (limits threads before numpy comes)
 
 import argparse
-import resource
 import time
 
 import numpy as np
-from patched_engines import PatchedEngines
+from patched_engines import time_over_patched
 from rivals import gas
 
 from simulators import HardSpheres, kinetic_energy
@@ -93,36 +92,9 @@ def _slope(batch: interleaved.Ours, steps: int) -> float:
 
 
 def log_cost(n_particles: int, rounds: int, seconds: float) -> dict:
-    """Return how much longer the same runs take than on a copy of the engine that never appends a row.
-
-    Once in all CPU time, and once without that of the operating system, which hands out the memory of the log: 45 bytes
-    a row, and a byte of a new page costs from 0.1 ns (a huge page at hand) to 2 ns (one that a virtual machine has to
-    ask its host for).
-    """
-    batch = ours(n_particles)
-    steps = interleaved.steps_for(batch, seconds)
-    start = batch.state
-    silent = PatchedEngines({"event_rules.log_row": lambda rows, time, i, j, impulse, forced: None})
-
-    def spent() -> np.ndarray:
-        batch.state = start
-        began = _cpu_times()
-        batch.advance(steps)
-        return _cpu_times() - began
-
-    ratios = np.empty((rounds + 1, 2))
-    for turn in range(rounds + 1):
-        with silent:
-            without = spent()
-        ratios[turn] = spent() / without
-    ratios = ratios[1:]  # the first compiled
-    return interleaved.spread(ratios[:, 0]) | {"without_system_time": interleaved.spread(ratios[:, 1])}
-
-
-def _cpu_times() -> np.ndarray:
-    """Return the CPU time of this process so far, and how much of it was not the operating system's."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return np.array([usage.ru_utime + usage.ru_stime, usage.ru_utime])
+    """Return how much longer the same runs take than on a copy of the engine that never appends a row, of 45 bytes."""
+    silent = {"event_rules.log_row": lambda rows, time, i, j, impulse, forced: None}
+    return time_over_patched(ours(n_particles), silent, rounds=rounds, seconds=seconds)
 
 
 def main() -> None:

@@ -16,12 +16,11 @@ records cost at most 10 %; two cores 1.85 times one; first call below 15 s, belo
 import interleaved  # isort: skip (limits threads before numpy comes)
 
 import argparse
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from patched_engines import PatchedEngines
+from patched_engines import time_over_patched
 from rivals import gas, rival_bare
 
 from simulators import ParticleState, SoftSpheres
@@ -105,30 +104,14 @@ def physics(n_particles: int, duration: float) -> dict:
 
 
 def records_cost(n_particles: int, rounds: int, seconds: float) -> dict:
-    """Return the time of a run with contact records over that of the same run without them."""
-    batch = ours(n_particles)
-    steps, start = interleaved.steps_for(batch, seconds), batch.state
-    silent = PatchedEngines(
-        {
-            "contact_geometry.since_touch": lambda i, j, body, fall, space, step: 0.0,
-            "contact_law._record_depth": lambda c, contact: None,
-            "contact_law._record_push": lambda c, contact, time, fx, fy, fz: None,
-            "contact_law._write_row": lambda c, duration, contact, who, tally, rows, row_who: True,
-        }
-    )
-
-    def spent() -> float:
-        batch.state = start
-        began = time.process_time()
-        batch.advance(steps)
-        return time.process_time() - began
-
-    ratios = np.empty(rounds + 1)
-    for turn in range(rounds + 1):
-        with silent:
-            without = spent()
-        ratios[turn] = spent() / without
-    return interleaved.spread(ratios[1:])  # the first compiled
+    """Return how much longer the same runs take than on a copy of the engine that records no contact."""
+    silent = {
+        "contact_geometry.since_touch": lambda i, j, body, fall, space, step: 0.0,
+        "contact_law._record_depth": lambda c, contact: None,
+        "contact_law._record_push": lambda c, contact, time, fx, fy, fz: None,
+        "contact_law._write_row": lambda c, duration, contact, who, tally, rows, row_who: True,
+    }
+    return time_over_patched(ours(n_particles), silent, rounds=rounds, seconds=seconds)
 
 
 def work_a_second(n_particles: int, seconds: float) -> float:
