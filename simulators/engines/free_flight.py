@@ -202,7 +202,7 @@ def make_plan(body, fall, space, near, plan, law, gravity, steps):
     time, state, n = steps * law.step, plan.state, body.shape[1]
     pull = math.sqrt(gravity[0] ** 2 + gravity[1] ** 2 + gravity[2] ** 2)
     pull += law.amplitude * law.angular_frequency**2
-    speed = math.sqrt(near.survey[0]) + pull * time
+    speed = math.sqrt(near.survey[0]) + pull * law.step * near.survey[1]  # of anybody, until the list is over
     for k in range(n):
         state[k] = AWAKE if law.rotation != 0.0 else 0  # in a turning box nobody flies straight
     _wake_pairs(body, space, near.first, near.second, near.limit, near.sizes[0], time, plan.squared, plan.entry, state)
