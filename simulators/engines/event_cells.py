@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from simulators.engines.cell_kernel import (
+from simulators.engines.cell_kernel import run_systems
+from simulators.engines.cell_search import (
     CELL,
     COLUMNS,
     MASS,
@@ -13,7 +14,6 @@ from simulators.engines.cell_kernel import (
     VELOCITY,
     Cells,
     Grid,
-    run_systems,
 )
 from simulators.engines.event_queue import tree_size
 from simulators.engines.event_rounds import ROWS_AT_ONCE, Rounds, law_of

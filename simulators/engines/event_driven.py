@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from simulators.engines.event_kernel import Discs, run_systems
+from simulators.engines.event_kernel import run_systems
+from simulators.engines.event_prediction import Discs
 from simulators.engines.event_rounds import ROWS_AT_ONCE, Rounds, law_of
 from simulators.engines.event_rules import NEVER
 from simulators.state import Motion, ParticleState
