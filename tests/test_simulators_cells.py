@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simulators import HardSpheres, ParticleState
-from simulators.engines import event_cells, event_driven, event_rounds
+from simulators.engines import event_cells, event_driven, event_log, event_rounds, threads
 
 RNG = np.random.default_rng
 COLUMNS = ("system", "time", "i", "j", "impulse", "normal", "forced")
@@ -162,7 +162,8 @@ def test_pauses_to_look_change_no_bit(monkeypatch):
     system = gas(64, 2, "mixed")
     start = system.draw_state(5, rng=RNG(8))
     wide = event_cells.run(system, start, n_frames=4, frame_interval=10.0)
-    monkeypatch.setattr(event_rounds, "_BLOCKS_A_THREAD", 1)  # several systems in a block, on few threads
+    monkeypatch.setattr(threads, "_BLOCKS_A_THREAD", 1)  # several systems in a block, on few threads
+    monkeypatch.setattr(event_log, "_FIRST_ROWS", 5)
     tight = event_cells.run(system, start, n_frames=4, frame_interval=10.0, rows_at_once=5)
     assert len(wide.collisions) > 5 * 64 * 16  # the epoch has moved
     assert wide.positions.tobytes() == tight.positions.tobytes()
@@ -204,8 +205,8 @@ print(hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest())
 
 def test_number_of_threads_changes_no_bit():
     digests = set()
-    for threads in ("1", "2"):
-        environment = os.environ | {"NUMBA_NUM_THREADS": threads}
+    for n_threads in ("1", "2"):
+        environment = os.environ | {"NUMBA_NUM_THREADS": n_threads}
         done = subprocess.run(
             [sys.executable, "-c", DIGEST], env=environment, capture_output=True, text=True, check=True
         )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from simulators import CollisionLog, HardSpheres, ParticleState, SoftSpheres, simulate
-from simulators.engines import event_cells, event_driven, event_rounds
+from simulators.engines import event_cells, event_driven, event_log, event_rounds, threads
 
 RNG = np.random.default_rng
 COLUMNS = ("system", "time", "i", "j", "impulse", "normal", "forced")
@@ -47,8 +47,8 @@ def test_same_seed_same_bits_and_another_seed_others():
 
 def test_number_of_threads_changes_no_bit():
     digests = set()
-    for threads in ("1", "2"):
-        environment = os.environ | {"NUMBA_NUM_THREADS": threads}
+    for n_threads in ("1", "2"):
+        environment = os.environ | {"NUMBA_NUM_THREADS": n_threads}
         done = subprocess.run(
             [sys.executable, "-c", DIGEST], env=environment, capture_output=True, text=True, check=True
         )
@@ -62,7 +62,8 @@ def test_pauses_to_look_change_no_bit(interacting, monkeypatch):
     system = HardSpheres(interacting=interacting)
     start = system.draw_state(7, rng=RNG(3))
     wide, _, wide_log, _ = event_driven.run(system, start, n_frames=5, frame_interval=0.7)
-    monkeypatch.setattr(event_rounds, "_BLOCKS_A_THREAD", 1)  # several systems in a block, on few threads
+    monkeypatch.setattr(threads, "_BLOCKS_A_THREAD", 1)  # several systems in a block, on few threads
+    monkeypatch.setattr(event_log, "_FIRST_ROWS", 5)
     tight, _, tight_log, _ = event_driven.run(system, start, n_frames=5, frame_interval=0.7, rows_at_once=1)
     assert len(wide_log) > 300
     assert wide.tobytes() == tight.tobytes()

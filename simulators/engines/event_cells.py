@@ -18,6 +18,7 @@ from simulators.engines.cell_search import (
 from simulators.engines.event_queue import tree_size
 from simulators.engines.event_rounds import ROWS_AT_ONCE, Rounds, law_of
 from simulators.engines.event_rules import NEVER, Law
+from simulators.engines.threads import apart
 from simulators.state import Motion, ParticleState
 from simulators.systems import HardSpheres
 
@@ -107,12 +108,12 @@ def _at_rest_in_time(start: ParticleState, block: slice, grid: Grid) -> Cells:
         motion=motion,
         links=links,
         head=np.empty((n_systems, int(grid.cells.prod())), dtype=np.int32),
-        times=np.empty(nodes),
-        winners=np.empty(nodes, dtype=np.int32),
-        clock=np.zeros((n_systems, 2)),
-        tally=tally,
-        lists=np.empty(27, dtype=np.int64),
-        seen=np.empty((27, 3)),
+        times=apart(np.empty(nodes)),
+        winners=apart(np.empty(nodes, dtype=np.int32)),
+        clock=apart(np.zeros((n_systems, 2))),
+        tally=apart(tally),
+        lists=apart(np.empty(27, dtype=np.int64)),
+        seen=apart(np.empty((27, 3))),
     )
 
 

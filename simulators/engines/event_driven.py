@@ -6,6 +6,7 @@ from simulators.engines.event_kernel import run_systems
 from simulators.engines.event_prediction import Discs
 from simulators.engines.event_rounds import ROWS_AT_ONCE, Rounds, law_of
 from simulators.engines.event_rules import NEVER
+from simulators.engines.threads import apart
 from simulators.state import Motion, ParticleState
 from simulators.systems import HardSpheres
 from simulators.systems.system import minimum_image
@@ -53,11 +54,11 @@ def _at_rest_in_time(system: HardSpheres, start: ParticleState, block: slice) ->
     tally = np.zeros((n_systems, 3), dtype=np.int64)
     tally[:, 0] = 1  # frame 0 is the start state itself
     per_disc = (n_systems, n_particles)
-    return Discs(
-        radii=np.ascontiguousarray(start.radii[block]),
-        masses=np.ascontiguousarray(start.masses[block]),
-        place=np.array(positions.swapaxes(1, 2), order="C"),  # (system, dim, particle)
-        velocity=np.array(start.velocities[block].swapaxes(1, 2), order="C"),
+    discs = Discs(
+        radii=start.radii[block],
+        masses=start.masses[block],
+        place=positions.swapaxes(1, 2),  # (system, dim, particle)
+        velocity=start.velocities[block].swapaxes(1, 2),
         struck=np.full(per_disc, -NEVER),
         due=np.zeros(per_disc),
         partner=np.tile(np.arange(n_particles), (n_systems, 1)),
@@ -65,6 +66,7 @@ def _at_rest_in_time(system: HardSpheres, start: ParticleState, block: slice) ->
         clock=np.zeros((n_systems, 2)),
         tally=tally,
     )
+    return Discs(*map(apart, discs))
 
 
 def ghosts_inside(system: HardSpheres, positions: np.ndarray, radii: np.ndarray) -> np.ndarray:

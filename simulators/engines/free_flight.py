@@ -16,6 +16,7 @@ import numpy as np
 
 from simulators.engines.grains import ORIGIN, POSITION, RADIUS, SINCE, STEP, VELOCITY, compiled, inlined
 from simulators.engines.neighbor_list import nearest
+from simulators.engines.threads import apart
 
 MOVING, AWAKE = 1, 2  # bits of Plan.state
 LIST_HOLDS, PLAN_HOLDS, NEXT_TERM = 0, 1, 2  # entries of Plan.term
@@ -42,7 +43,7 @@ class Plan(NamedTuple):
 
 def empty_plan(n: int, capacity: int) -> Plan:
     """Return working memory for a list of this many entries."""
-    return Plan(
+    memory = (
         np.empty(capacity, np.int64),
         np.empty(capacity, np.int64),
         np.empty(capacity),
@@ -53,6 +54,7 @@ def empty_plan(n: int, capacity: int) -> Plan:
         np.zeros(3, np.int64),
         np.zeros(3, np.int64),
     )
+    return Plan(*map(apart, memory))
 
 
 @compiled

@@ -26,6 +26,7 @@ from simulators.engines.grains import (
     summing,
 )
 from simulators.engines.neighbor_cells import bin_particles, rows_beside, sort_particles, stretches
+from simulators.engines.threads import apart
 
 NO_CONTACT = -1
 
@@ -58,7 +59,7 @@ class NearList(NamedTuple):
 
 def empty_list(n: int, n_contacts: int, capacity: int) -> NearList:
     """Return working memory for a list of this many entries."""
-    return NearList(
+    memory = (
         np.empty(capacity, np.int64),
         np.empty(capacity, np.int64),
         np.empty(capacity),
@@ -77,6 +78,7 @@ def empty_list(n: int, n_contacts: int, capacity: int) -> NearList:
         np.zeros(2),
         np.zeros(3),
     )
+    return NearList(*map(apart, memory))
 
 
 @compiled

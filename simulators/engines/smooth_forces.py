@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import fields
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float64
@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from simulators.engines.smooth_kernel import run_system
 from simulators.engines.smooth_records import DONE, FRESH, HASTY, STEP, Bodies, Rows, Setup
 from simulators.engines.smooth_walls import MOST_BOUNCES
-from simulators.engines.threads import share_out
+from simulators.engines.threads import apart, blocks_of, joined, on_threads
 from simulators.state import CollisionLog, Motion, ParticleState
 from simulators.systems.system import System, boundaries, periodic_axes
 
@@ -104,35 +104,41 @@ def run(
     n_systems, n_particles, dim = start.positions.shape
     positions = np.empty((n_systems, n_frames, n_particles, dim))
     velocities = np.empty_like(positions)
+
+    def run_block(block: slice) -> list[np.ndarray]:
+        return _run_block(system, start, block, setup, rows_at_once, positions[block], velocities[block])
+
+    parts = on_threads(run_block, blocks_of(n_systems, _SYSTEMS_AT_ONCE))
+    return Motion(positions, velocities, CollisionLog(*on_threads(joined, zip(*parts, strict=True))))
+
+
+def _run_block(
+    system: SmoothSystem,
+    start: ParticleState,
+    block: slice,
+    setup: Setup,
+    rows_at_once: int,
+    positions: np.ndarray,
+    velocities: np.ndarray,
+) -> list[np.ndarray]:
+    """Run some systems to their end; return the columns of their log."""
+    bodies = _bodies(system, _block(start, block), setup)
+    status = np.full(len(bodies.tally), FRESH)
+    spare = 1  # grows where a buffer is too short for a single step
     parts: list[list[np.ndarray]] = []
-    for first in range(0, n_systems, _SYSTEMS_AT_ONCE):
-        block = slice(first, first + _SYSTEMS_AT_ONCE)
-        bodies = _bodies(system, _block(start, block), setup)
-        status = np.full(len(bodies.tally), FRESH)
-        spare = 1  # grows where a buffer is too short for a single step
-        while len(active := np.flatnonzero(status != DONE)):
-            rows = _empty_rows(len(active), spare * max(1, rows_at_once // len(active)), dim)
-            before = bodies.tally[active, STEP].copy()
-            _run_all(active, status, system.law, setup, bodies, rows, positions[block], velocities[block])
-            if (status == HASTY).any():
-                _refuse_haste(first + int(np.argmax(status == HASTY)), setup)
-            parts.append(_drain(rows, first + active))
-            stuck = (bodies.tally[active, STEP] == before) & (rows.filled[:, 0] == 0) & (status[active] != DONE)
-            if stuck.any():
-                spare *= 2
-                bodies = _with_longer_table(bodies)
-    return Motion(positions, velocities, _gather(parts, last=(n_frames - 1) * frame_interval))
-
-
-def _run_all(active: np.ndarray, status: np.ndarray, *state: Any) -> None:
-    """Run the active systems on all cores; the number of threads changes no bit."""
-
-    def work(begin: int, end: int) -> None:
-        for a in range(begin, end):
-            s = active[a]
-            status[s] = run_system(s, a, status[s], *state)
-
-    share_out(len(active), work)
+    while len(active := np.flatnonzero(status != DONE)):
+        rows = _empty_rows(len(active), spare * max(1, rows_at_once // len(active)), system.dim)
+        before = bodies.tally[active, STEP].copy()
+        for a, s in enumerate(active):
+            status[s] = run_system(s, a, status[s], system.law, setup, bodies, rows, positions, velocities)
+        if (status == HASTY).any():
+            _refuse_haste(block.start + int(np.argmax(status == HASTY)), setup)
+        parts.append(_drain(rows, block.start + active))
+        stuck = (bodies.tally[active, STEP] == before) & (rows.filled[:, 0] == 0) & (status[active] != DONE)
+        if stuck.any():
+            spare *= 2
+            bodies = _with_longer_table(bodies)
+    return _gather(parts, last=setup.duration)
 
 
 def _setup(system: SmoothSystem, start: ParticleState, n_frames: int, frame_interval: float) -> Setup:
@@ -158,6 +164,7 @@ def _setup(system: SmoothSystem, start: ParticleState, n_frames: int, frame_inte
         step=step,
         steps_per_frame=steps,
         n_frames=n_frames,
+        duration=(n_frames - 1) * frame_interval,
         reach=max(system.cutoff, widest) * (1 + 1e-12) + skin if listed else 0.0,
         skin=skin,
         pushed=hasattr(type(system.law), "external_force"),
@@ -198,7 +205,7 @@ def _bodies(system: SmoothSystem, start: ParticleState, setup: Setup) -> Bodies:
         near=(start.radii + largest) ** 2 * (1 + 1e-12),  # no pair within reach is missed for a rounding
         turning=np.ascontiguousarray(turning if rate.any() else turning[:, :, :0]),
         crowd=np.zeros((n_systems, n_particles)),
-        tally=np.zeros((n_systems, 2), dtype=np.int64),
+        tally=apart(np.zeros((n_systems, 2), dtype=np.int64)),
         pair=np.zeros((n_systems, n_open, 2), dtype=np.int64),
         begin=np.zeros((n_systems, n_open)),
         deepest=np.zeros((n_systems, n_open)),
@@ -224,48 +231,24 @@ def _empty_rows(n_systems: int, capacity: int, dim: int) -> Rows:
         normal=np.empty((*shape, dim)),
         duration=np.empty(shape),
         overlap=np.empty(shape),
-        filled=np.zeros((n_systems, 1), dtype=np.int64),
+        filled=apart(np.zeros((n_systems, 1), dtype=np.int64)),
     )
-
-
-class _Columns(NamedTuple):
-    """Flat columns of some log rows."""
-
-    system: np.ndarray
-    time: np.ndarray
-    i: np.ndarray
-    j: np.ndarray
-    impulse: np.ndarray
-    normal: np.ndarray
-    duration: np.ndarray
-    overlap: np.ndarray
 
 
 def _drain(rows: Rows, systems: np.ndarray) -> list[np.ndarray]:
-    """Return the filled rows of these systems as flat columns."""
+    """Return the filled rows of these systems as the columns of ``CollisionLog`` in their order."""
     written = np.arange(rows.time.shape[1]) < rows.filled  # (system, row)
     system = systems[np.nonzero(written)[0]].astype(np.int32)
-    columns = (rows.time, rows.i, rows.j, rows.impulse, rows.normal, rows.duration, rows.overlap)
-    return [system, *(column[written] for column in columns)]
+    time, i, j, impulse, normal, duration, overlap = (column[written] for column in rows[:7])
+    return [system, time, i, j, impulse, normal, np.zeros(len(time), dtype=np.bool_), duration, overlap]
 
 
-def _gather(parts: list[list[np.ndarray]], *, last: float) -> CollisionLog:
+def _gather(parts: list[list[np.ndarray]], *, last: float) -> list[np.ndarray]:
     """Join the rounds in order of systems and time; no time is later than the last frame by a rounding error."""
-    rows = _Columns(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    time = np.minimum(rows.time, last)
-    order = np.lexsort((time, rows.system))
-    rows = _Columns(*(column[order] for column in rows))
-    return CollisionLog(
-        system=rows.system,
-        time=time[order],
-        i=rows.i,
-        j=rows.j,
-        impulse=rows.impulse,
-        normal=rows.normal,
-        forced=np.zeros(len(order), dtype=np.bool_),
-        duration=rows.duration,
-        overlap=rows.overlap,
-    )
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    columns[1] = np.minimum(columns[1], last)
+    order = np.lexsort((columns[1], columns[0]))
+    return [column.take(order, axis=0) for column in columns]
 
 
 def _refuse_haste(which: int, setup: Setup) -> None:

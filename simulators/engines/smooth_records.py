@@ -17,6 +17,7 @@ class Setup(NamedTuple):
     step: float
     steps_per_frame: int
     n_frames: int
+    duration: float  # until the last frame
     reach: float  # of the list of near pairs; 0 sums over all pairs
     skin: float  # what the list reaches beyond the force
     pushed: bool  # by external forces

@@ -1,28 +1,22 @@
 """Time-stepped dynamics of soft discs and spheres: the host side of ``soft_kernel``."""
 
 import math
-from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 
+from simulators.engines.contact_log import drained, in_order
 from simulators.engines.free_flight import empty_plan
 from simulators.engines.grains import (
-    BEGAN,
     BODY_ROWS,
     CONTACT_COLUMNS,
     COUNTERS,
     CRAMPED,
     CROWDED,
-    DEEPEST,
     DIVERGED,
     DONE,
-    DURATION,
     INERTIA,
     LOGGED,
     MASS,
-    MOMENTUM,
-    NORMAL,
     ORIGIN,
     RADIUS,
     ROWS,
@@ -34,13 +28,14 @@ from simulators.engines.grains import (
 )
 from simulators.engines.neighbor_list import empty_list
 from simulators.engines.soft_kernel import run_systems
-from simulators.engines.threads import share_out
+from simulators.engines.threads import apart, blocks_of, joined, on_threads
 from simulators.state import CollisionLog, Motion, ParticleState
 from simulators.systems.soft_spheres import SoftSpheres
 from simulators.systems.system import boundaries, moment_of_inertia
 
 _SYSTEMS_AT_ONCE = 16_384  # bounds the working memory
-_ROWS_AT_ONCE = 1 << 18  # log rows buffered a round, shared by the systems, 80 bytes each
+_ROWS_AT_ONCE = 1 << 16  # log rows buffered a round, shared by the systems: 5 MB, which stay in the caches
+_ROWS_A_SYSTEM = 32  # at least, so that many systems do not pause all the time
 _SKIN = 1.4  # of the mean radius: our choice; 1.2 to 2.4 differ by less than 5 % at 16 to 1024 discs of packing 0.2
 _CELLS_FROM = 32  # particles: our choice; at 16 both ways cost the same
 _ENTRIES_A_PARTICLE = 16  # of a list at first: at most 6 walls and some neighbours; it grows when needed
@@ -66,8 +61,8 @@ def run(
         start: states the system has accepted.
         n_frames: frames, the start included.
         frame_interval: simulation time between frames.
-        rows_at_once: log rows buffered over all systems; a full buffer pauses its system, which goes on at the
-            same bits after the buffer was emptied, so the number changes no result.
+        rows_at_once: log rows buffered over all systems, or up to 32 for each if that is more; a full buffer pauses its
+            system, which goes on at the same bits after the buffer was emptied, so the number changes no result.
         skin: how much further than their touch the neighbour list looks, in mean radii; changes no result.
         cells_from: particles from which lists are built from cells; changes no result.
 
@@ -82,41 +77,46 @@ def run(
     """
     n_systems, n_particles, dim = start.positions.shape
     law = _law(system, start, n_frames, frame_interval, skin, cells_from)
-    surroundings = (*_surroundings(system), law)
     positions = np.empty((n_systems, n_frames, n_particles, dim))
     velocities = np.empty_like(positions)
     turning = system.friction > 0
     spins = np.empty((n_systems, n_frames if turning else 0, n_particles, 1 if dim == 2 else 3))
-    parts: list[_LogRows] = []
-    for first in range(0, n_systems, _SYSTEMS_AT_ONCE):
-        block = slice(first, first + _SYSTEMS_AT_ONCE)
-        grains = _at_rest_in_time(start, block)
-        status = np.full(len(grains.tally), RUNNING)
-        capacity = _ENTRIES_A_PARTICLE * n_particles
-        while len(active := np.flatnonzero(status != DONE)):
-            room = (len(active), max(1, rows_at_once // len(active)))
-            rows, row_who = np.empty((*room, LOGGED)), np.empty((*room, 2), dtype=np.int32)
-            frames = (positions[block], velocities[block], spins[block])
-            _run_all(active, status, grains, capacity, (*surroundings, rows, row_who, *frames))
-            parts.append(_drain(rows, row_who, grains.tally[active, ROWS], first + active))
-            grains.tally[:, ROWS] = 0
-            refuse_divergence(system, status == DIVERGED, first)
-            if (status == CROWDED).any():
-                grains = _with_more_contacts(grains)
-            if (status == CRAMPED).any():
-                capacity *= 2
-    return Motion(positions, velocities, refuse_depth(system, start, _log(parts, dim)), spins if turning else None)
+    frames = (positions, velocities, spins)
+    blocks = blocks_of(n_systems, _SYSTEMS_AT_ONCE)
+    parts = on_threads(lambda block: _run_block(system, start, block, law, frames, rows_at_once), blocks)
+    log = CollisionLog._unchecked(*on_threads(joined, zip(*parts, strict=True)))
+    return Motion(positions, velocities, refuse_depth(system, start, log), spins if turning else None)
 
 
-def _run_all(active: np.ndarray, status: np.ndarray, grains: Grains, capacity: int, others: tuple) -> None:
-    """Run the active systems, each thread with a list of its own."""
-    n_particles, n_contacts = grains.body.shape[2], grains.contact.shape[1]
-
-    def work(begin: int, end: int) -> None:
-        near, plan = empty_list(n_particles, n_contacts, capacity), empty_plan(n_particles, capacity)
-        run_systems(begin, end, active, status, grains, near, plan, *others)
-
-    share_out(len(active), work)
+def _run_block(
+    system: SoftSpheres,
+    start: ParticleState,
+    block: slice,
+    law: ContactLaw,
+    frames: tuple[np.ndarray, ...],
+    rows_at_once: int,
+) -> list[np.ndarray]:
+    """Run some systems to their end; return the columns of their log."""
+    n_particles = start.radii.shape[1]
+    grains = _at_rest_in_time(start, block)
+    status = np.full(len(grains.tally), RUNNING)
+    capacity = _ENTRIES_A_PARTICLE * n_particles
+    n_rows = max(rows_at_once, len(status) * min(rows_at_once, _ROWS_A_SYSTEM))
+    rows, who = np.empty((n_rows, LOGGED)), np.empty((n_rows, 2), dtype=np.int32)
+    others = (*_surroundings(system), law, *(frame[block] for frame in frames))
+    parts: list[list[np.ndarray]] = []
+    while len(active := np.flatnonzero(status != DONE)):
+        near, plan = empty_list(n_particles, grains.contact.shape[1], capacity), empty_plan(n_particles, capacity)
+        buffer = _cut(rows, len(active)), _cut(who, len(active))
+        run_systems(active, status, grains, near, plan, *buffer, *others)
+        parts.append(drained(*buffer, grains.tally[active, ROWS], block.start + active, law.dim))
+        grains.tally[:, ROWS] = 0
+        refuse_divergence(system, status == DIVERGED, block.start)
+        if (status == CROWDED).any():
+            grains = _with_more_contacts(grains)
+        if (status == CRAMPED).any():
+            capacity *= 2
+    return in_order(parts)
 
 
 def _law(
@@ -175,11 +175,11 @@ def _at_rest_in_time(start: ParticleState, block: slice) -> Grains:
     room = CONTACTS_A_PARTICLE * n_particles
     return Grains(
         body=body,
-        fall=np.zeros((n_systems, 2, 3)),
+        fall=apart(np.zeros((n_systems, 2, 3))),
         contact=np.zeros((n_systems, room, CONTACT_COLUMNS)),
         who=np.zeros((n_systems, room, 3), dtype=np.int64),
         touched=np.zeros((n_systems, 2 * room), dtype=np.int64),
-        tally=np.zeros((n_systems, COUNTERS), dtype=np.int64),
+        tally=apart(np.zeros((n_systems, COUNTERS), dtype=np.int64)),
     )
 
 
@@ -191,53 +191,10 @@ def _with_more_contacts(grains: Grains) -> Grains:
     return grains._replace(contact=contact, who=who, touched=touched)
 
 
-class _LogRows(NamedTuple):
-    """Rows of the log in the order in which contacts ended."""
-
-    system: np.ndarray  # (row,)
-    values: np.ndarray  # (row, LOGGED)
-    who: np.ndarray  # (row, 2)
-
-
-def _drain(rows: np.ndarray, row_who: np.ndarray, filled: np.ndarray, systems: np.ndarray) -> _LogRows:
-    """Return copies of the filled rows of these systems, one system after the other."""
-    values = np.concatenate([rows[a, :n] for a, n in enumerate(filled)])
-    who = np.concatenate([row_who[a, :n] for a, n in enumerate(filled)])
-    return _LogRows(np.repeat(systems.astype(np.int32), filled), values, who)
-
-
-def _log(parts: list[_LogRows], dim: int) -> CollisionLog:
-    """Return the log, sorted by system, time of begin, particle and partner."""
-    system, values, who = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
-    order = order_of_contacts(system, values[:, BEGAN], who)
-    system, values = system[order], values.take(order, axis=0)  # three times as fast as values[order]
-    i, j = np.ascontiguousarray(who.take(order, axis=0).T)
-    momentum = values[:, MOMENTUM : MOMENTUM + dim]
-    impulse = np.sqrt(np.einsum("ra,ra->r", momentum, momentum))
-    still = impulse == 0
-    normal = momentum / np.where(still, 1.0, impulse)[:, None]
-    normal[still] = values[still, NORMAL : NORMAL + dim]
-    began, duration, deepest = (values[:, column].copy() for column in (BEGAN, DURATION, DEEPEST))
-    return CollisionLog(system, began, i, j, impulse, normal, np.zeros(len(i), dtype=np.bool_), duration, deepest)
-
-
-def order_of_contacts(system: np.ndarray, time: np.ndarray, who: np.ndarray) -> np.ndarray:
-    """Return the order by (system, time, particle, partner).
-
-    Contacts end nearly in the order in which they began, which a stable sort of each system for itself makes use of.
-    """
-    order = np.argsort(system, kind="stable")
-    bounds = np.searchsorted(system[order], np.arange(system.max(initial=-1) + 2))
-    for begin, end in pairwise(bounds):
-        of_one = order[begin:end]
-        order[begin:end] = of_one[np.argsort(time[of_one], kind="stable")]
-    system, time = system[order], time[order]
-    tied = np.zeros(len(order), dtype=np.bool_)
-    tied[1:] = (system[1:] == system[:-1]) & (time[1:] == time[:-1])
-    tied[:-1] |= tied[1:]
-    of_tied = order[tied]
-    order[tied] = of_tied[np.lexsort((who[of_tied, 1], who[of_tied, 0], time[tied], system[tied]))]
-    return order
+def _cut(buffer: np.ndarray, n_systems: int) -> np.ndarray:
+    """Return a buffer of rows in equal pieces, one a system."""
+    room = len(buffer) // n_systems
+    return buffer[: room * n_systems].reshape(n_systems, room, -1)
 
 
 def refuse_divergence(system: SoftSpheres, diverged: np.ndarray, first: int) -> None:

@@ -200,29 +200,14 @@ def _steps(
 @running
 @no_type_check
 def run_systems(
-    begin,
-    end,
-    active,
-    status,
-    grains,
-    near,
-    plan,
-    gravity,
-    space,
-    walls,
-    law,
-    rows,
-    row_who,
-    positions,
-    velocities,
-    spins,
+    active, status, grains, near, plan, rows, row_who, gravity, space, walls, law, positions, velocities, spins
 ):
-    """Run some of the active systems until each is done, a buffer is full, or it diverges; write their status.
+    """Run the active systems until each is done, a buffer is full, or it diverges; write their status.
 
     ``gravity``, ``space`` (box lengths, then periods, 0 for axes that have none) and ``walls`` have three axes. Each
     system has its own log rows, and ``near`` and ``plan`` are begun anew: the order of the systems changes no bit.
     """
-    for a in range(begin, end):
+    for a in range(len(active)):
         s = active[a]
         tally, contact, who = grains.tally[s], grains.contact[s], grains.who[s]
         forget_list(near)

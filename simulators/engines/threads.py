@@ -1,23 +1,51 @@
-"""Compiled loops on all cores by plain threads: compiled code that gives up the lock of Python needs no more."""
+"""Blocks of systems on all cores, by plain threads: compiled code that gives up the lock of Python needs no more.
 
-from collections.abc import Callable
+Each block has memory of its own, from the first step to its part of the log, so that no thread waits for another.
+Numba's own parallel loops take twice as long to compile.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
 
 import numba
+import numpy as np
 
-_STRETCHES_A_THREAD = 8  # so that no thread waits long for another
+_BLOCKS_A_THREAD = 8  # systems differ in work: with one block each, threads would wait for the last
+_APART = 128  # bytes: two cache lines, which processors fetch together
 
 
-def share_out(n: int, work: Callable[[int, int], object]) -> None:
-    """Call ``work(first, end)`` for stretches that cover ``range(n)``, on as many threads as numba has.
+def blocks_of(n_systems: int, at_once: int) -> list[slice]:
+    """Return stretches that cover all systems: few, yet enough for all threads, which hold ``at_once`` at most."""
+    n_threads = numba.get_num_threads()
+    n_blocks = -(-n_systems // max(1, at_once // n_threads))
+    if n_threads > 1:
+        n_blocks = max(n_blocks, n_threads * _BLOCKS_A_THREAD)
+    n_blocks = min(n_blocks, n_systems)
+    return [slice(*edges) for edges in pairwise(n_systems * k // n_blocks for k in range(n_blocks + 1))]
 
-    Numba's own parallel loops do the same, but take twice as long to compile.
+
+def on_threads(work: Callable[[Any], Any], items: Iterable) -> list:
+    """Return ``work`` of each item, on as many threads as numba has; the first error is raised again."""
+    if numba.get_num_threads() == 1:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+        return list(pool.map(work, items))
+
+
+def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return one column of all blocks; a single one stays where it is."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def apart(values: np.ndarray) -> np.ndarray:
+    """Return a contiguous copy that shares no cache line with other memory.
+
+    For small arrays that change at every step: with those of another thread in the same line, both run at half speed.
     """
-    n_threads = min(numba.get_num_threads(), n)
-    if n_threads <= 1:
-        work(0, n)
-        return
-    n_stretches = min(n, _STRETCHES_A_THREAD * n_threads)
-    bounds = [n * k // n_stretches for k in range(n_stretches + 1)]
-    with ThreadPoolExecutor(n_threads) as pool:
-        list(pool.map(work, bounds[:-1], bounds[1:]))
+    margin = _APART // values.itemsize
+    memory = np.empty(values.size + 2 * margin, dtype=values.dtype)
+    copy = memory[margin : margin + values.size].reshape(values.shape)
+    copy[:] = values
+    return copy

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import warp as wp
 
-from simulators.engines.soft_contact import CONTACTS_A_PARTICLE, order_of_contacts, refuse_depth, refuse_divergence
+from simulators.engines.contact_log import in_order
+from simulators.engines.soft_contact import CONTACTS_A_PARTICLE, refuse_depth, refuse_divergence
 from simulators.engines.warp_contacts import ContactLaw, ContactRows, Grains
 from simulators.engines.warp_device import (
     ROWS_AT_ONCE,
@@ -95,9 +96,7 @@ def run(
             frames = [empty_frames(block.stop - first, many, n_particles, width) for many, width in sizes]
             parts.append(_run_block(system, start, block, law, frames, rows_at_once))
             positions[block], velocities[block], spins[block] = (frame.numpy() for frame in frames)
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    order = order_of_contacts(columns[0], columns[1], np.stack(columns[2:4], axis=1))
-    log = refuse_depth(system, start, CollisionLog(*(column[order] for column in columns)))
+    log = refuse_depth(system, start, CollisionLog(*in_order(parts)))
     return Motion(positions, velocities, log, spins if turning else None)
 
 

@@ -103,12 +103,11 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[16, 64, 1024])
     parts = ["rates", "physics", "log", "flat", "first_call", "threads"]
     parser.add_argument("--part", nargs="+", default=parts, choices=parts)
-    parser.add_argument("--worker", action="store_true", help="print our events a wall second, and no more")
+    parser.add_argument("--on-threads", action="store_true", help="print only how much two threads do over one")
     args = parser.parse_args()
     rounds, seconds = (3, 0.3) if args.quick else (9, 1.0)
-    if args.worker:
-        batch = ours(args.sizes[0])
-        print(interleaved.rate(batch, interleaved.steps_for(batch, 2 * seconds), time.perf_counter))
+    if args.on_threads:
+        interleaved.print_two_threads_over_one(ours(16), rounds=rounds, seconds=2 * seconds)
         return
     result = {}
     if "rates" in args.part:
@@ -125,8 +124,7 @@ def main() -> None:
             for n in (16, 256)
         }
     if "threads" in args.part:
-        worker = [__file__, "--worker", "--sizes", "16"] + ["--quick"] * args.quick
-        result["threads"] = interleaved.two_threads_over_one(worker, rounds=rounds)
+        result["threads"] = interleaved.two_threads_over_one([__file__, "--on-threads"] + ["--quick"] * args.quick)
     settings = {"rounds": rounds, "window_s": seconds, "n_systems": N_SYSTEMS, "quick": args.quick}
     interleaved.write_result("event_driven", result, settings)
 

@@ -142,12 +142,11 @@ def main() -> None:
     parts = ["gravity", "lennard_jones", "springs", "log", "first_call", "threads"]
     parser.add_argument("--part", nargs="+", default=parts, choices=parts)
     parser.add_argument("--sizes", type=int, nargs="+", help="instead of 16 to 1024")
-    parser.add_argument("--worker", action="store_true", help="print our particle-steps a wall second, and no more")
+    parser.add_argument("--on-threads", action="store_true", help="print only how much two threads do over one")
     args = parser.parse_args()
     rounds, seconds = (3, 0.3) if args.quick else (9, 1.0)
-    if args.worker:
-        batch = gravity(64)
-        print(interleaved.rate(batch, interleaved.steps_for(batch, 2 * seconds), time.perf_counter))
+    if args.on_threads:
+        interleaved.print_two_threads_over_one(gravity(64), rounds=rounds, seconds=2 * seconds)
         return
     result = {}
     if "gravity" in args.part:
@@ -164,8 +163,7 @@ def main() -> None:
         systems = ("GravitatingBodies()", "LennardJones()", "SpringNetwork()", "ChargedParticles()")
         result["first_call"] = {name: interleaved.first_call(_FIRST_CALL.format(system=name)) for name in systems}
     if "threads" in args.part:
-        worker = [__file__, "--worker"] + ["--quick"] * args.quick
-        result["threads"] = interleaved.two_threads_over_one(worker, rounds=rounds)
+        result["threads"] = interleaved.two_threads_over_one([__file__, "--on-threads"] + ["--quick"] * args.quick)
     interleaved.write_result("smooth_forces", result, {"rounds": rounds, "window_s": seconds, "quick": args.quick})
 
 

@@ -114,13 +114,6 @@ def records_cost(n_particles: int, rounds: int, seconds: float) -> dict:
     return time_over_patched(ours(n_particles), silent, rounds=rounds, seconds=seconds)
 
 
-def work_a_second(n_particles: int, seconds: float) -> float:
-    """Return our particle-steps a wall second, on as many threads as the environment says."""
-    batch = ours(n_particles)
-    steps = interleaved.steps_for(batch, seconds)
-    return interleaved.rate(batch, steps, interleaved.time.perf_counter)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="short windows and few rounds; a look, no result")
@@ -128,11 +121,11 @@ def main() -> None:
     parts = ["race", "records", "physics", "first_call", "threads"]
     parser.add_argument("--part", nargs="+", default=parts, choices=parts)
     parser.add_argument("--rivals", nargs="+", help="beginnings of names, instead of all")
-    parser.add_argument("--worker", action="store_true", help="print our work a wall second, and no more")
+    parser.add_argument("--on-threads", action="store_true", help="print only how much two threads do over one")
     args = parser.parse_args()
     rounds, seconds = (3, 0.3) if args.quick else (9, 1.0)
-    if args.worker:
-        print(work_a_second(64, 2 * seconds))
+    if args.on_threads:
+        interleaved.print_two_threads_over_one(ours(64), rounds=rounds, seconds=2 * seconds)
         return
     result = {}
     if "race" in args.part:
@@ -144,8 +137,7 @@ def main() -> None:
     if "first_call" in args.part:
         result["first_call"] = interleaved.first_call(_FIRST_CALL)
     if "threads" in args.part:
-        worker = [__file__, "--worker"] + ["--quick"] * args.quick
-        result["threads"] = interleaved.two_threads_over_one(worker, rounds=rounds)
+        result["threads"] = interleaved.two_threads_over_one([__file__, "--on-threads"] + ["--quick"] * args.quick)
     settings = {"rounds": rounds, "window_s": seconds, "n_systems": N_SYSTEMS, "quick": args.quick}
     interleaved.write_result("soft_spheres", result, settings)
 
