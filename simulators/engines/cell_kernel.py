@@ -53,6 +53,7 @@ from simulators.engines.event_rules import (
     FRAME,
     FRESH,
     NEVER,
+    NOW,
     PAUSE,
     RUNNING,
     STUCK,
@@ -242,6 +243,7 @@ def _run(status, cells, grid, law, rows, positions, velocities):
                 cross(i, axis, step, now, cells, grid, law)
                 continue
         if rows.tally[FILLED] == rows.tally[PAUSE]:
+            cells.clock[NOW] = now
             return RUNNING
         if j == NOBODY:
             _meet_wall(i, links[i, PLANE], now, cells, law, rows)

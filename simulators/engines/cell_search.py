@@ -39,7 +39,7 @@ class Cells(NamedTuple):
     head: np.ndarray  # (cell,) first particle of each list
     times: np.ndarray  # (node,) of the event queue
     winners: np.ndarray  # (node,)
-    clock: np.ndarray  # (2,) epoch; local time at which the present burst began
+    clock: np.ndarray  # (3,) epoch; local times at which the present burst began, and of the last pause
     tally: np.ndarray  # (3,) next frame, events in this epoch, events in this burst
     lists: np.ndarray  # (27,) of the cells around a particle, those that are not empty; shared by all systems
     seen: np.ndarray  # (27, 3) where it is as seen from there

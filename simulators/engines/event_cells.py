@@ -110,7 +110,7 @@ def _at_rest_in_time(start: ParticleState, block: slice, grid: Grid) -> Cells:
         head=np.empty((n_systems, int(grid.cells.prod())), dtype=np.int32),
         times=apart(np.empty(nodes)),
         winners=apart(np.empty(nodes, dtype=np.int32)),
-        clock=apart(np.zeros((n_systems, 2))),
+        clock=apart(np.zeros((n_systems, 3))),
         tally=apart(tally),
         lists=apart(np.empty(27, dtype=np.int64)),
         seen=apart(np.empty((27, 3))),

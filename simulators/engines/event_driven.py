@@ -63,7 +63,7 @@ def _at_rest_in_time(system: HardSpheres, start: ParticleState, block: slice) ->
         due=np.zeros(per_disc),
         partner=np.tile(np.arange(n_particles), (n_systems, 1)),
         inside=ghosts_inside(system, positions, start.radii[block]),
-        clock=np.zeros((n_systems, 2)),
+        clock=np.zeros((n_systems, 3)),
         tally=tally,
     )
     return Discs(*map(apart, discs))

@@ -22,6 +22,7 @@ from simulators.engines.event_rules import (
     EVENTS,
     FILLED,
     FRAME,
+    NOW,
     PAUSE,
     RUNNING,
     STUCK,
@@ -175,6 +176,7 @@ def _run(discs, law, rows, positions, velocities, scratch):
             if discs.tally[FRAME] == law.n_frames:
                 return DONE
         if rows.tally[FILLED] == rows.tally[PAUSE]:
+            discs.clock[NOW] = now
             return RUNNING
         _step(index(discs.due, now), now, discs, law, rows, scratch)
         if not _keep_time(now, discs, law):

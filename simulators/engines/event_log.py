@@ -15,6 +15,7 @@ from simulators.engines.threads import apart
 
 _FIRST_ROWS = 1 << 12  # of a block: few, since they are copied once it is known how many there will be
 _SPARE_ROOM = 1.2  # over the rows that a log is expected to have: room that is never written costs no memory
+_MOST_ROWS = 1 << 25  # reserved at once: 1.5 GB of addresses; a longer log is copied when it outgrows them
 
 
 class LogMemory:
@@ -44,10 +45,11 @@ class LogMemory:
             rows: full columns.
             progress: which part of the block's work is done.
         """
-        n_rows = int(len(rows.time) * max(_SPARE_ROOM / max(progress, 0.001), 2.0))
+        n_systems = block.stop - block.start
+        n_rows = max(2 * len(rows.time), min(_MOST_ROWS, int(len(rows.time) * _SPARE_ROOM / max(progress, 1e-6))))
         with self.lock:
             if not self.columns:
-                self.rows_a_system = -(-n_rows // (block.stop - block.start))
+                self.rows_a_system = min(-(-n_rows // n_systems), _MOST_ROWS // self.n_systems)
                 self.columns = self._empty(self.rows_a_system * self.n_systems)
         stretch = slice(self.rows_a_system * block.start, self.rows_a_system * block.stop)
         if stretch.stop - stretch.start >= 2 * len(rows.time):
@@ -71,12 +73,13 @@ def filled(rows: Rows) -> list[np.ndarray]:
 
 
 def closed_up(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Return one column of all blocks, in the place of the shared one if that is where they are and it is half full."""
+    """Return one column of all blocks, in the place of the shared one if that is where they are."""
     whole, n_rows = parts[0].base, sum(map(len, parts))
-    if whole is None or any(part.base is not whole for part in parts) or 2 * n_rows < len(whole):
+    if whole is None or any(part.base is not whole for part in parts):
         return np.concatenate(parts)
     flat, at = whole.reshape(-1), 0  # overlapping copies within one dimension take no memory
     for part in parts:
         flat[at : at + part.size] = part.reshape(-1)
         at += part.size
-    return whole[:n_rows]
+    whole.resize((n_rows, *whole.shape[1:]), refcheck=False)  # gives back the rest; nobody looks at the parts again
+    return whole

@@ -27,7 +27,7 @@ class Discs(NamedTuple):
     due: np.ndarray  # (particle,) local time of the next event
     partner: np.ndarray  # (particle,) of that event; walls are negative; itself: only to look again
     inside: np.ndarray  # (particle, particle) ghosts that overlap
-    clock: np.ndarray  # (2,) epoch; local time at which the present burst began
+    clock: np.ndarray  # (3,) epoch; local times at which the present burst began, and of the last pause
     tally: np.ndarray  # (3,) next frame, events so far, events in this burst
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from simulators.engines.event_log import LogMemory, closed_up, filled
-from simulators.engines.event_rules import DONE, EPOCH, FILLED, FORCED, FRESH, PAUSE, STUCK, Law
+from simulators.engines.event_rules import DONE, EPOCH, FILLED, FORCED, FRESH, NOW, PAUSE, STUCK, Law
 from simulators.engines.threads import blocks_of, on_threads
 from simulators.state import CollisionLog, Motion, ParticleState
 from simulators.systems import HardSpheres
@@ -88,7 +88,7 @@ class Rounds:
     def _progress(self, status: np.ndarray, clock: np.ndarray) -> float:
         """Return which part of a block's work is done, by the times that its systems have reached."""
         duration = (self.law.n_frames - 1) * self.law.frame_interval
-        return float(np.where(status == DONE, 1.0, clock[:, EPOCH] / duration).mean())
+        return float(np.where(status == DONE, 1.0, (clock[:, EPOCH] + clock[:, NOW]) / duration).mean())
 
 
 def refuse_collapse(which: int, system: HardSpheres) -> None:

@@ -15,7 +15,7 @@ NEVER = 1e300  # finite: no inf enters the arithmetic
 FRESH, RUNNING, DONE, STUCK = 0, 1, 2, 3  # of a system; a running one waits for the host to look
 FILLED, FORCED, PAUSE = 0, 1, 2  # entries of Rows.tally
 FRAME, EVENTS, BURST = 0, 1, 2  # entries of the tally of a system: next frame, events, events in this burst
-EPOCH, BURST_BEGAN = 0, 1  # entries of its clock: begin of local time, and local time at which the burst began
+EPOCH, BURST_BEGAN, NOW = 0, 1, 2  # entries of its clock: begin of local time; local times of burst and pause
 
 _BURST_LENGTH = 1000  # events a disc within 1e-9 of a frame interval: time stands still, no physical cluster does this
 _BURST_SPAN = 1e-9
