@@ -94,7 +94,7 @@ def _slope(batch: interleaved.Ours, steps: int) -> float:
 def log_cost(n_particles: int, rounds: int, seconds: float) -> dict:
     """Return how much longer the same runs take than on a copy of the engine that never appends a row, of 45 bytes."""
     silent = {"event_rules.log_row": lambda rows, time, i, j, impulse, forced: None}
-    return time_over_patched(ours(n_particles), silent, rounds=rounds, seconds=seconds)
+    return time_over_patched(ours(n_particles), silent, bytes_a_row=45, rounds=rounds, seconds=seconds)
 
 
 def main() -> None:

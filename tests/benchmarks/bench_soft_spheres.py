@@ -111,7 +111,7 @@ def records_cost(n_particles: int, rounds: int, seconds: float) -> dict:
         "contact_law._record_push": lambda c, contact, time, fx, fy, fz: None,
         "contact_law._write_row": lambda c, duration, contact, who, tally, rows, row_who: True,
     }
-    return time_over_patched(ours(n_particles), silent, rounds=rounds, seconds=seconds)
+    return time_over_patched(ours(n_particles), silent, bytes_a_row=61, rounds=rounds, seconds=seconds)
 
 
 def main() -> None:

@@ -49,11 +49,15 @@ def _take_engines() -> dict[str, ModuleType]:
     return {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith(_ENGINES)}
 
 
-def time_over_patched(batch: Ours, replacements: dict[str, Callable], *, rounds: int, seconds: float) -> dict:
+def time_over_patched(
+    batch: Ours, replacements: dict[str, Callable], *, bytes_a_row: int, rounds: int, seconds: float
+) -> dict:
     """Return how much longer runs from the same start take than on a copy of the engines with these replacements.
 
     Once in all CPU time, and once without that of the operating system, which hands out the memory of the log: a byte
     of a new page costs from 0.1 ns (a huge page at hand) to 2 ns (one that a virtual machine has to ask its host for).
+    ``memory_alone`` is what it takes in the same rounds to fill as much new memory as the rows have, over the run
+    without them: no log that is kept can cost less.
     """
     steps = steps_for(batch, seconds)
     start, patched = batch.state, PatchedEngines(replacements)
@@ -64,13 +68,21 @@ def time_over_patched(batch: Ours, replacements: dict[str, Callable], *, rounds:
         batch.advance(steps)
         return _cpu_times() - began
 
-    ratios = np.empty((rounds + 1, 2))
+    ratios, memory = np.empty((rounds + 1, 2)), np.empty(rounds + 1)
     for turn in range(rounds + 1):
         with patched:
             without = spent()
         ratios[turn] = spent() / without
-    ratios = ratios[1:]  # the first compiled
-    return spread(ratios[:, 0]) | {"without_system_time": spread(ratios[:, 1])}
+        memory[turn] = _seconds_to_fill(bytes_a_row * len(batch.collisions)) / without[0]
+    ratios, memory = ratios[1:], memory[1:]  # the first compiled
+    return spread(ratios[:, 0]) | {"without_system_time": spread(ratios[:, 1]), "memory_alone": spread(memory)}
+
+
+def _seconds_to_fill(n_bytes: int) -> float:
+    """Return the CPU time of filling new memory."""
+    began = _cpu_times()[0]
+    np.empty(n_bytes, dtype=np.uint8).fill(1)
+    return _cpu_times()[0] - began
 
 
 def _cpu_times() -> np.ndarray:
