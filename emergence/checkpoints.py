@@ -17,11 +17,9 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
+from probes.series import CheckpointError, fill
+
 WEIGHTS, TRAINING_STATE, META = "weights.safetensors", "training_state.safetensors", "meta.json"
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint is missing, damaged, or belongs to another model."""
 
 
 def log_spaced_steps(n_steps: int, n_checkpoints: int) -> list[int]:
@@ -115,19 +113,7 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
     Raises:
         CheckpointError: unreadable file, or tensors of another model.
     """
-    tensors, own = _read_tensors(path), model.state_dict()
-    problems = [f"it lacks {name}" for name in own if name not in tensors]
-    problems += [f"it has {name}, the model has not" for name in tensors if name not in own]
-    problems += [
-        f"{name} has shape {tuple(tensors[name].shape)}, the model {tuple(own[name].shape)}"
-        for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
-    ]
-    if problems:
-        more = f" (and {len(problems) - 1} more differences)" if len(problems) > 1 else ""
-        raise CheckpointError(f"{path} belongs to another model: {problems[0]}{more}; check the model's configuration")
-    model.load_state_dict(tensors)
-    return model.eval()
+    return fill(model, _read_tensors(path), path)
 
 
 def file_sha256(path: Path) -> str:

@@ -56,6 +56,7 @@ HELP = """usage: emergence COMMAND [options]
   simulate SYSTEM   a data set of any system, and animations of it
   train      train on the collisions of a run folder
   probe      measure every checkpoint of a run folder
+  probe --model MODULE:FACTORY ...   measure checkpoints of your own model
   report     findings, figures and report.html of a run folder
 
 emergence run --preset quick     a minute or so, to see it work
@@ -134,7 +135,20 @@ def _simulate(name: str, arguments: list[str]) -> int:
     return 0
 
 
+def _probe_foreign(arguments: list[str]) -> int:
+    from .probing import ProbeArguments, probe_checkpoints
+    from .progress import for_terminal
+    from .report.console import print_last_step
+
+    parsed = _parse(ProbeArguments, arguments, "emergence probe")
+    table = probe_checkpoints(parsed, progress=for_terminal())
+    print_last_step(table, parsed.out)
+    return 0
+
+
 def _stage(stage: str, arguments: list[str]) -> int:
+    if stage == "probe" and _value_of("--model", arguments):
+        return _probe_foreign(arguments)
     parsed = _parse(StageArguments, arguments, f"emergence {stage}")
     from .progress import for_terminal
     from .run import open_run

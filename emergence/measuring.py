@@ -14,25 +14,22 @@ from torch import Tensor
 from probes import (
     approach_preference,
     contact_average_precision,
-    degeneracy,
     distance_correlation,
     edge_knockout,
     estimate_llcs,
     head_ablation,
-    hessian_trace,
     partner_edges,
     permutation_null,
     radial_attention,
     radius_score,
     record_outputs,
-    spectral_density,
-    top_eigenvalues,
 )
 from probes.sweep import FunctionProbe, Measurement
 
 from .config import StudyConfig
 from .data import Transitions, loss_per_particle, prediction_loss
 from .model import head_masks
+from .probing import hessian_measurements
 
 CHUNK = 250
 """Scenes a forward pass when patterns are recorded."""
@@ -176,19 +173,11 @@ def hessian_probe(data: Transitions, config: StudyConfig, identity: str) -> Func
     size = min(settings.n_scenes, len(data))
     batches = [type(data.batch)(*(t[_first_scenes(data, size)] for t in data.batch))]
 
-    def measure(model: Any, seed: int) -> Iterator[Measurement]:
+    def measure(model: Any, seed: int) -> Iterable[Measurement]:
         model.use_explicit_attention()
-        common: dict[str, Any] = {"loss_fn": prediction_loss, "generator": torch.Generator().manual_seed(seed)}
-        top = top_eigenvalues(model, batches, k=settings.n_top, **common)
-        density = spectral_density(model, batches, n_probes=settings.n_probes, n_steps=settings.n_steps, **common)
-        flat = degeneracy(density, relative_threshold=settings.near_null_threshold)
-        trace = hessian_trace(model, batches, n_probes=2 * settings.n_probes, **common)
-        values = np.where(top.converged, top.values, np.nan)
-        yield from _curve("hessian_eigenvalue", np.arange(len(values)), values, None, None, None)
-        yield Measurement("hessian_trace", trace.value, trace.standard_error)
-        yield Measurement("near_null_share", flat.near_null_share, flat.near_null_standard_error)
-        for end, value in zip(("low", "high"), flat.near_null_interval, strict=True):
-            yield Measurement(f"near_null_share_{end}", value)
+        numbers = asdict(settings)
+        options = {name: numbers[name] for name in ("n_top", "n_probes", "n_steps", "near_null_threshold")}
+        return hessian_measurements(model, batches, prediction_loss, None, seed, **options)
 
     return FunctionProbe("hessian", measure, {"data": identity, **asdict(settings)})
 

@@ -22,9 +22,14 @@ from .laws import fit_law, law_values
 from .llc import calibrate_llc, estimate_llc, estimate_llcs
 from .onset import detect_onset
 from .potential import fit_effective_potential, llc_cross_check
-from .sweep import sweep_checkpoints
+from .series import FunctionSeries, StateDictSeries
+from .sweep import FunctionProbe, Measurement, sweep_checkpoints
 
 __all__ = [
+    "FunctionProbe",
+    "FunctionSeries",
+    "Measurement",
+    "StateDictSeries",
     "approach_preference",
     "calibrate_llc",
     "contact_average_precision",

@@ -9,7 +9,9 @@ from matplotlib.collections import EllipseCollection, LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from ..report.style import CONTACT, FREE, GRAY, WALL
+from probes.plots.axes import GRAY
+
+from ..report.style import CONTACT, FREE, WALL
 from .film import Film
 
 _AFTERGLOW = 10

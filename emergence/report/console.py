@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from ..run import Run
 from .words import verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def print_findings(run: Run) -> None:
@@ -33,6 +38,20 @@ def print_findings(run: Run) -> None:
     console.print(table)
     console.print(verdict(summary))
     console.print(f"report: {run.folder / 'report.html'}", soft_wrap=True)
+
+
+def print_last_step(measurements: pd.DataFrame, folder: Path) -> None:
+    """Print what was measured at the last checkpoint, and where all of it is."""
+    console, last = Console(), measurements[measurements["step"] == measurements["step"].max()]
+    table = Table(title=f"at step {measurements['step'].max():,}", title_justify="left")
+    for column in ("probe", "quantity", "value", "standard error"):
+        table.add_column(column, justify="left" if column in ("probe", "quantity") else "right")
+    columns = (last[name] for name in ("probe", "quantity", "coordinate", "value", "standard_error"))
+    for probe, quantity, coordinate, value, error in zip(*columns, strict=True):
+        place = "" if math.isnan(coordinate) else f" {coordinate:g}"
+        table.add_row(probe, quantity + place, f"{value:.4g}", "" if math.isnan(error) else f"{error:.2g}")
+    console.print(table)
+    console.print(f"all steps: {folder / 'measurements.csv'}, figures: {folder / 'figures'}", soft_wrap=True)
 
 
 def head_cells(head: dict[str, Any]) -> list[str]:

@@ -13,12 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probes import law_values
+from probes.plots.axes import GRAY, band, step_axis, theme
 
 from ..curves import Curves
 from ..learning_laws import training_times
 from ..run import Run
 from .scene import draw_scenes
-from .style import CONTACT, FREE, GRAY, WALL, head_colors, save, step_axis, theme
+from .style import CONTACT, FREE, WALL, head_colors, save
 
 
 def draw_figures(run: Run, summary: dict[str, Any], folder: Path) -> list[str]:
@@ -41,12 +42,6 @@ def draw_figures(run: Run, summary: dict[str, Any], folder: Path) -> list[str]:
         for name, draw in drawings.items():
             save(draw(), folder, name)
     return list(drawings)
-
-
-def band(ax: Axes, x: Any, y: Any, error: Any, color: Any, label: str | None = None, **line: Any) -> None:
-    """A line with its 95 % band."""
-    ax.plot(x, y, color=color, label=label, **line)
-    ax.fill_between(x, y - 1.96 * error, y + 1.96 * error, color=color, alpha=0.18, linewidth=0)
 
 
 def loss_figure(curves: Curves) -> Figure:

@@ -1,0 +1,42 @@
+"""Every result of a probe as a picture, with its uncertainty: each function draws on one matplotlib Axes.
+
+``from probes.plots import plot_llc_traces, theme``; ``import probes`` alone loads no matplotlib. Without ``ax`` a
+function draws on a figure of its own and returns its axes::
+
+    with theme():
+        ax = plot_spectral_density(density)
+    ax.figure.savefig("density.pdf")
+"""
+
+from .axes import theme
+from .curves import plot_effective_potential, plot_law_fit, plot_onset, plot_over_steps
+from .heads import (
+    plot_approach_preference,
+    plot_average_precision,
+    plot_distance_correlation,
+    plot_edge_knockout,
+    plot_head_ablation,
+    plot_radial_attention,
+)
+from .landscape import plot_eigenvalues, plot_near_null_share, plot_spectral_density
+from .llc import plot_llc_calibration, plot_llc_traces, plot_llcs
+
+__all__ = [
+    "plot_approach_preference",
+    "plot_average_precision",
+    "plot_distance_correlation",
+    "plot_edge_knockout",
+    "plot_effective_potential",
+    "plot_eigenvalues",
+    "plot_head_ablation",
+    "plot_law_fit",
+    "plot_llc_calibration",
+    "plot_llc_traces",
+    "plot_llcs",
+    "plot_near_null_share",
+    "plot_onset",
+    "plot_over_steps",
+    "plot_radial_attention",
+    "plot_spectral_density",
+    "theme",
+]
