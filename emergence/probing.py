@@ -249,7 +249,7 @@ def _llc_probe(
         estimate = estimate_llc(model, batches, loss_fn=loss_fn, parameters=scope, generator=generator, **options)
         yield Measurement("llc", estimate.value, estimate.standard_error)
         yield Measurement("llc_rhat", estimate.rhat)
-        yield Measurement("llc_n_diverged", estimate.n_diverged)
+        yield Measurement("llc_n_diverged", float(estimate.n_diverged))
         yield Measurement("loss", estimate.init_loss)
 
     return FunctionProbe(_name("llc", scope), measure, {**identity, "scope": scope, **options})

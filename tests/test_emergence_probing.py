@@ -32,7 +32,7 @@ def loss(model, batch):
 def failing(model, seed):
     raise ZeroDivisionError("no such luck")
 
-norm = FunctionProbe("norm", lambda m, seed: [Measurement("norm", float(m[0].weight.norm()))])
+norm = FunctionProbe("norm", lambda m, seed: [Measurement("norm", m[0].weight.norm().item())])
 broken = FunctionProbe("broken", failing)
 number = 3
 """
@@ -132,7 +132,7 @@ def test_a_probe_of_their_own_beside_one_that_fails(stranger, capsys):
         (["--model", "nowhere:make"], "--model: cannot import nowhere"),
         (["--model", "stranger:mkae"], "--model: stranger has no 'mkae'; it has torch, nn"),
         (["--model", "stranger:number"], "--model stranger:number must be callable without arguments, got int"),
-        (["--model", "stranger:loss"], "missing 2 required positional arguments"),
+        ([*OURS, "--model", "stranger:loss"], "missing 2 required positional arguments"),
         (["--checkpoints", "nothing/*.pt"], "no file matches 'nothing/*.pt'"),
         (["--probe", "llc"], "--probe llc needs --data module:batches and --loss module:loss_fn"),
         (["--probe", "stranger:number"], "--probe stranger:number must have a name, settings and a call"),

@@ -14,6 +14,8 @@ from probes import sweep_checkpoints
 from probes.series import CheckpointError, FunctionSeries, StateDictSeries
 from probes.sweep import FunctionProbe, Measurement
 
+WTE = "transformer.wte.weight"
+
 
 class Tied(nn.Module):
     """An embedding whose weight is the read-out's as well."""
@@ -150,17 +152,19 @@ def test_a_missing_key_or_step_or_module(folder):
 def test_a_family_from_a_function(tmp_path):
     """The loading code of Hugging Face, on models made here and saved in its format."""
     transformers = pytest.importorskip("transformers")
-    config = transformers.GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=11, n_positions=6)
+    config = transformers.GPT2Config(
+        n_layer=1, n_head=2, n_embd=8, vocab_size=11, n_positions=6, bos_token_id=0, eos_token_id=0
+    )
     norms = {}
     for step in (1, 2, 4):
         model = transformers.GPT2LMHeadModel(config)
         with torch.no_grad():
             model.transformer.wte.weight.fill_(step)
         model.save_pretrained(tmp_path / f"step{step}")
-        norms[step] = float(model.transformer.wte.weight.norm())
+        norms[step] = model.transformer.wte.weight.norm().item()
     load = transformers.GPT2LMHeadModel.from_pretrained
     series = FunctionSeries([1, 2, 4], lambda step: load(tmp_path / f"step{step}"))
-    probe = FunctionProbe("norm", lambda m, seed: [Measurement("norm", float(m.transformer.wte.weight.norm()))])
+    probe = FunctionProbe("norm", lambda m, seed: [Measurement("norm", m.get_parameter(WTE).norm().item())])
     table = sweep_checkpoints(series, [probe], store=tmp_path / "store")
     assert dict(zip(table["step"], table["value"], strict=True)) == pytest.approx(norms)
 

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import multiprocessing
+import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -300,3 +301,40 @@ def test_what_a_process_cannot_receive_is_refused(tmp_path):
     probe = FunctionProbe("local", lambda model, seed: [])
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
         refused(probe, tmp_path, TypeError, "probe 'local' cannot be sent to another process", executor=executor)
+
+
+@dataclass(frozen=True)
+class Slow(Norm):
+    """Takes its time before it finds anything, so that a kill meets it at work."""
+
+    def __call__(self, model: nn.Module, seed: int) -> Any:
+        time.sleep(0.02)
+        yield from super().__call__(model, seed)
+
+
+FIFTY = tuple(range(50))
+
+
+def sweep_fifty(folder: Path) -> None:
+    """What the process that gets killed runs."""
+    sweep_checkpoints(Series(FIFTY), [Slow(folder / "calls"), Slow(folder / "calls", "again")], store=folder / "store")
+
+
+@pytest.mark.slow
+def test_kills_at_random_points_lose_at_most_one_cell_each(tmp_path):
+    """Fifty checkpoints, two probes: the table is that of an unbroken run."""
+    context, random = multiprocessing.get_context("fork"), np.random.default_rng(0)
+    n_kills = 0
+    while len(list((tmp_path / "store").glob("*.json"))) < 100:
+        process = context.Process(target=sweep_fifty, args=(tmp_path,))
+        process.start()
+        process.join(random.uniform(0.05, 0.5))
+        if process.is_alive():
+            process.kill()
+            n_kills += 1
+        process.join()
+    assert n_kills >= 5
+    assert len((tmp_path / "calls").read_text().split()) <= 100 + n_kills
+    probes = [Slow(tmp_path / "calls"), Slow(tmp_path / "calls", "again")]
+    resumed = sweep(probes, tmp_path, series=Series(FIFTY))
+    pd.testing.assert_frame_equal(resumed, sweep(probes, tmp_path, series=Series(FIFTY), store="unbroken"))

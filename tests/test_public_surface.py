@@ -13,6 +13,10 @@ import simulators
 SURFACE = {
     emergence: ["ParticleTransformer", "StudyConfig", "open_run", "preset", "run_study", "train"],
     probes: [
+        "FunctionProbe",
+        "FunctionSeries",
+        "Measurement",
+        "StateDictSeries",
         "approach_preference",
         "calibrate_llc",
         "contact_average_precision",

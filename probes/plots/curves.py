@@ -15,7 +15,7 @@ from .axes import GRAY, NORMAL_95, band, own_axes, palette, step_axis
 
 
 def plot_law_fit(
-    t: ArrayLike, y: ArrayLike, fit: LawFit, *, sigma: ArrayLike | None = None, ax: Axes | None = None
+    t: ArrayLike, y: ArrayLike, fit: LawFit, *, sigma: ArrayLike | float | int | None = None, ax: Axes | None = None
 ) -> Axes:
     """Draw a curve and the laws fitted to it, the likeliest thick; the title gives verdict and exponent.
 

@@ -152,4 +152,5 @@ def _per_head(names: Sequence[str] | None, *arrays: np.ndarray) -> zip[tuple[Any
 
 def _head_axis(ax: Axes, x: np.ndarray, names: Sequence[str] | None) -> None:
     ax.set_xticks(x, names_of_heads(len(x), names))
+    ax.set_xlabel("head")
     ax.margins(x=0.1)

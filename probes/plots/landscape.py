@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from ..landscape import Degeneracy, Eigenvalues, SpectralDensity
 from .axes import GRAY, own_axes, palette
@@ -27,6 +28,7 @@ def plot_eigenvalues(eigenvalues: Eigenvalues, *, ax: Axes | None = None) -> Axe
         ax.set_yscale("log")
     else:
         ax.axhline(0, color="black", linewidth=0.8)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel(f"rank ({eigenvalues.which})")
     ax.set_ylabel("Hessian eigenvalue")
     return ax
@@ -80,6 +82,7 @@ def plot_near_null_share(density: SpectralDensity, flat: Degeneracy, *, ax: Axes
     outer = np.clip(upper[:, n:] - lower[:, n - 1 :: -1], 0, 1).mean(axis=0)
     relative, color = thresholds / flat.largest, palette(1)[0]
     ax.fill_between(relative, inner, outer, color=color, alpha=0.25, linewidth=0, label="quadrature bounds")
+    ax.plot(relative, 0.5 * (inner + outer), color=color)
     low, high = flat.near_null_interval
     share = flat.near_null_share
     label = f"{share:.3g} [{low:.3g}, {high:.3g}]"
