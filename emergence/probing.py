@@ -180,7 +180,11 @@ def _probes(arguments: ProbeArguments) -> Iterator[Probe]:
 
 def _batches(name: str) -> Sequence[Any]:
     found = named_object(name, "data")
-    batches: Any = found() if callable(found) else found
+    batches = found() if callable(found) else found
+    if not isinstance(batches, Iterable):
+        raise ValueError(
+            f"--data {name} must be batches, or a function that returns them; got {type(batches).__name__}"
+        )
     return list(batches)
 
 

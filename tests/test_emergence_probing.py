@@ -137,7 +137,10 @@ def test_a_probe_of_their_own_beside_one_that_fails(stranger, capsys):
         (["--probe", "llc"], "--probe llc needs --data module:batches and --loss module:loss_fn"),
         (["--probe", "stranger:number"], "--probe stranger:number must have a name, settings and a call"),
         ([*OURS, "--scope", "7.*"], "parameters: '7.*' matches no trainable tensor"),
-        ([*OURS, "--data", "stranger:number"], "'int' object is not iterable"),
+        (
+            [*OURS, "--data", "stranger:number"],
+            "--data stranger:number must be batches, or a function that returns them; got int",
+        ),
     ],
 )
 def test_bad_input_is_one_line(stranger, capsys, changes, complaint):
