@@ -118,10 +118,12 @@ def plot_over_steps(table: Any, quantity: str, *, ax: Axes | None = None) -> Axe
     lines = [((), rows)] if not told else list(rows.groupby(told, dropna=False, sort=True))
     for (place, line), color in zip(lines, palette(len(lines)), strict=True):
         name = dict(zip(told, place, strict=True))
-        label = ", ".join(str(value) if key == "probe" else f"{key} {value}" for key, value in name.items())
+        label = ", ".join(str(value) if key == "probe" else f"{key} {value:g}" for key, value in name.items())
         line = line.sort_values("step")
         band(ax, line["step"], line["value"], line["standard_error"], color, label or None, marker=".")
-    if told:
+    if len(lines) > 6:
+        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    elif told:
         ax.legend()
     step_axis(ax, rows["step"].to_numpy())
     ax.set_ylabel(quantity.replace("_", " "))
