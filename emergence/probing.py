@@ -105,9 +105,8 @@ def probe_checkpoints(arguments: ProbeArguments, *, progress: Progress) -> pd.Da
 
     from .files import write_aside
 
-    factory: Any = named_object(arguments.model, "model")
-    if not callable(factory):
-        raise ValueError(f"--model {arguments.model} must be callable without arguments, got {type(factory).__name__}")
+    factory = named_object(arguments.model, "model")
+    _check_callable(factory, arguments.model)
     series = StateDictSeries.from_glob(
         factory, arguments.checkpoints, step=arguments.step or LAST_NUMBER, key=arguments.key
     )
@@ -154,6 +153,11 @@ def named_object(name: str, option: str) -> Any:
         known = ", ".join(n for n in vars(module) if not n.startswith("_"))
         raise ValueError(f"--{option}: {module_name} has no {attribute!r}; it has {known}")
     return getattr(module, attribute)
+
+
+def _check_callable(factory: object, name: str) -> None:
+    if not callable(factory):
+        raise ValueError(f"--model {name} must be callable without arguments, got {type(factory).__name__}")
 
 
 def _probes(arguments: ProbeArguments) -> Iterator[Probe]:

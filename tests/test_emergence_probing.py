@@ -131,7 +131,7 @@ def test_a_probe_of_their_own_beside_one_that_fails(stranger, capsys):
         (["--model", "stranger"], "--model must be module:name, such as train:make_model; got 'stranger'"),
         (["--model", "nowhere:make"], "--model: cannot import nowhere"),
         (["--model", "stranger:mkae"], "--model: stranger has no 'mkae'; it has torch, nn"),
-        (["--model", "stranger:number"], "--model stranger:number must be callable without arguments, got int"),
+        ([*OURS, "--model", "stranger:number"], "--model stranger:number must be callable without arguments, got int"),
         ([*OURS, "--model", "stranger:loss"], "missing 2 required positional arguments"),
         (["--checkpoints", "nothing/*.pt"], "no file matches 'nothing/*.pt'"),
         (["--probe", "llc"], "--probe llc needs --data module:batches and --loss module:loss_fn"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,7 +145,8 @@ def test_the_density_drawn_integrates_to_one(landscape):
 def test_whiskers_are_the_intervals(scenes):
     precision = probes.contact_average_precision(scenes["pattern"], scenes["contacts"])
     ax = plots.plot_average_precision(precision)
-    (bars,) = ax.containers[0].lines[2]
+    container: Any = ax.containers[0]
+    (bars,) = container.lines[2]
     ends = np.array([segment[:, 1] for segment in bars.get_segments()])
     np.testing.assert_allclose(ends, precision.interval, atol=1e-12)
 
