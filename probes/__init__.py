@@ -7,7 +7,10 @@ uncertainty and what it cost. Randomness is an argument::
                             n_chains=4, n_draws=200, n_burnin=200, generator=torch.Generator())
 """
 
+from .adapters import attention_patterns
+from .attribution import attribute_output
 from .causal import edge_knockout, head_ablation, partner_edges
+from .circuits import head_circuits
 from .heads import (
     approach_preference,
     contact_average_precision,
@@ -15,12 +18,14 @@ from .heads import (
     permutation_null,
     radial_attention,
     radius_score,
+    what_heads_track,
 )
 from .hooking import record_outputs
 from .landscape import degeneracy, hessian_trace, spectral_density, top_eigenvalues
 from .laws import fit_law, law_values
 from .llc import calibrate_llc, estimate_llc, estimate_llcs
 from .onset import detect_onset
+from .patching import Site, patch_activation, patch_path
 from .potential import fit_effective_potential, llc_cross_check
 from .series import FunctionSeries, StateDictSeries
 from .sweep import FunctionProbe, Measurement, sweep_checkpoints
@@ -30,7 +35,10 @@ __all__ = [
     "FunctionSeries",
     "Measurement",
     "StateDictSeries",
+    "Site",
     "approach_preference",
+    "attention_patterns",
+    "attribute_output",
     "calibrate_llc",
     "contact_average_precision",
     "degeneracy",
@@ -42,10 +50,13 @@ __all__ = [
     "fit_effective_potential",
     "fit_law",
     "head_ablation",
+    "head_circuits",
     "hessian_trace",
     "law_values",
     "llc_cross_check",
     "partner_edges",
+    "patch_activation",
+    "patch_path",
     "permutation_null",
     "radial_attention",
     "radius_score",
@@ -53,4 +64,5 @@ __all__ = [
     "spectral_density",
     "sweep_checkpoints",
     "top_eigenvalues",
+    "what_heads_track",
 ]

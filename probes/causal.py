@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from .groups import error_of_sum, interval
 from .hooking import replaced_output
 from .isolation import isolated
 
@@ -57,6 +58,11 @@ class EdgeKnockout:
         return _error_of_mean(self.increase, self.group)
 
     @property
+    def interval(self) -> Float[np.ndarray, "layer head 2"]:
+        """95 % of the mean, Student's t (groups - 1)."""
+        return _interval_of_mean(self.increase, self.group)
+
+    @property
     def relative(self) -> Float[np.ndarray, "layer head"]:
         """Mean added loss in units of the mean loss with nothing cut."""
         return self.mean / self.baseline.mean()
@@ -71,6 +77,11 @@ class EdgeKnockout:
         """Of the layer's mean, over groups of examples."""
         return _error_of_mean(self.layer_increase, self.group)
 
+    @property
+    def layer_interval(self) -> Float[np.ndarray, "layer 2"]:
+        """95 % of the layer's mean, Student's t (groups - 1)."""
+        return _interval_of_mean(self.layer_increase, self.group)
+
 
 @dataclass(frozen=True)
 class HeadAblation:
@@ -81,12 +92,14 @@ class HeadAblation:
         baseline: mean loss of each group with nothing ablated.
         increase: mean added loss, group name to array (layer, head).
         standard_error: of the increase, over groups of scenes; NaN where a single one holds such queries.
+        interval: 95 % of the increase, Student's t (groups - 1), group name to array (layer, head, 2).
     """
 
     kind: str
     baseline: Mapping[str, float]
     increase: Mapping[str, Float[np.ndarray, "layer head"]]
     standard_error: Mapping[str, Float[np.ndarray, "layer head"]]
+    interval: Mapping[str, Float[np.ndarray, "layer head 2"]]
 
 
 @torch.no_grad()
@@ -237,12 +250,14 @@ def head_ablation(
         change = torch.stack(
             [torch.stack([added(layer, head, baseline) for head in range(n_heads)]) for layer in range(n_layers)]
         )
-    increase, error = {}, {}
+    increase, error, ends = {}, {}, {}
     for name, mask in masks.items():
         changes = change[:, :, mask].cpu().numpy()
         increase[name] = changes.mean(axis=-1)
-        error[name] = _error_of_mean(changes, units[np.nonzero(mask.cpu().numpy())[0]])
-    return HeadAblation(kind, {name: baseline[mask].mean().item() for name, mask in masks.items()}, increase, error)
+        unit = units[np.nonzero(mask.cpu().numpy())[0]]
+        error[name], ends[name] = _error_of_mean(changes, unit), _interval_of_mean(changes, unit)
+    before = {name: baseline[mask].mean().item() for name, mask in masks.items()}
+    return HeadAblation(kind, before, increase, error, ends)
 
 
 def _silenced(head: int, n_heads: int, kind: str, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
@@ -355,9 +370,13 @@ def _checked_mask(name: str, mask: Tensor | np.ndarray, loss: Tensor) -> Tensor:
 
 def _error_of_mean(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Standard error of the mean over the last axis, whose entries move together within a group."""
-    labels, index = np.unique(group, return_inverse=True)
-    if len(labels) < 2:
-        return np.full(values.shape[:-1], np.nan)
-    totals = np.zeros((len(labels), *values.shape[:-1]))
-    np.add.at(totals, index, np.moveaxis(values - values.mean(axis=-1, keepdims=True), -1, 0))
-    return np.sqrt((totals**2).sum(axis=0) * len(labels) / (len(labels) - 1)) / len(index)
+    return error_of_sum(_influence_on_mean(values), group)
+
+
+def _interval_of_mean(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """95 % interval of the same."""
+    return interval(values.mean(axis=-1), _influence_on_mean(values), group)
+
+
+def _influence_on_mean(values: np.ndarray) -> np.ndarray:
+    return np.moveaxis(values - values.mean(axis=-1, keepdims=True), -1, 0) / values.shape[-1]

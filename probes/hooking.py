@@ -19,12 +19,13 @@ def named_submodule(model: nn.Module, name: str) -> nn.Module:
     Raises:
         ValueError: there is none of that name; the message lists those with the same last part, or spelled alike.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
-    if name not in modules:
-        alike = [n for n in modules if n.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
-        alike = alike or get_close_matches(name, modules, n=5) or [n for n in modules if n][:5]
-        raise ValueError(f"model has no submodule {name!r}; alike: {', '.join(alike) or 'none, it has no submodules'}")
-    return modules[name]
+    try:
+        return model.get_submodule(name)
+    except AttributeError:  # an error may look at every name; a call may not
+        modules = [n for n, _ in model.named_modules(remove_duplicate=False)]
+    alike = [n for n in modules if n.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
+    alike = alike or get_close_matches(name, modules, n=5) or [n for n in modules if n][:5]
+    raise ValueError(f"model has no submodule {name!r}; alike: {', '.join(alike) or 'none, it has no submodules'}")
 
 
 @contextmanager
@@ -98,7 +99,7 @@ def record_outputs(model: nn.Module, inputs: Iterable[Any], names: Sequence[str]
                 f"submodule {name!r} was called {len(outputs)} times in {n_passes} forward passes; "
                 "give each of its uses a submodule of its own"
             )
-    return {name: torch.cat(outputs) for name, outputs in seen.items()}
+    return {name: torch.cat(outputs) if n_passes > 1 else outputs[0] for name, outputs in seen.items()}
 
 
 def _appending(name: str, outputs: list[Tensor]) -> Callable[[nn.Module, Any, Any], None]:

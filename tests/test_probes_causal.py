@@ -156,6 +156,10 @@ def test_errors_treat_groups_of_scenes_as_units(model, batch):
     whole = got.layer_increase[1]
     totals = np.array([(whole - whole.mean())[got.group == box].sum() for box in (2, 7, 9)])
     assert got.layer_standard_error[1] == pytest.approx(np.sqrt((totals**2).sum() * 3 / 2) / 6)
+    half = 4.302653 * got.layer_standard_error  # Student's t, two degrees of freedom
+    np.testing.assert_allclose(got.layer_interval, np.stack([-half, half], -1) + got.layer_mean[:, None], rtol=1e-6)
+    half = 4.302653 * got.standard_error
+    np.testing.assert_allclose(got.interval, np.stack([-half, half], -1) + got.mean[..., None], rtol=1e-6)
     alone = edge_knockout(model, batch, EDGES[[0, 3, 4]], query_loss=squared_error, **SIZES)
     np.testing.assert_allclose(alone.standard_error, alone.increase.std(-1, ddof=1) / np.sqrt(3))
 
@@ -353,6 +357,10 @@ def test_groups_of_scenes_are_units_of_the_ablation_error(model, batch, generato
     got = ablation(model, batch, "zero", generator, scene_groups=np.array([0, 0, 0, 1, 1, 1]))
     wide = ablation(model, batch, "zero", generator, scene_groups=np.zeros(6, int))
     assert np.isfinite(got.standard_error["free"]).all()
+    half = 12.706205 * got.standard_error["free"]  # two groups, one degree of freedom
+    np.testing.assert_allclose(
+        got.interval["free"], np.stack([-half, half], -1) + got.increase["free"][..., None], rtol=1e-6
+    )
     assert np.isnan(wide.standard_error["free"]).all()
 
 

@@ -10,6 +10,7 @@ from cases import unchecked
 from scipy import stats
 
 from probes import distance_correlation, radial_attention, radius_score
+from probes.heads.correlation import spearman
 
 OTHERS = ~np.eye(6, dtype=bool)
 EDGES = np.linspace(0.0, 1.0, 11)
@@ -313,3 +314,80 @@ def test_self_may_hold_anything(rng):
         a, b = probe(pattern, distances, **options), probe(marked_pattern, marked, **options)
         for name, value in vars(a).items():
             np.testing.assert_array_equal(value, getattr(b, name), err_msg=name)
+
+
+# intervals
+
+
+def bootstrap(rng, measure, pattern, distances, n_boxes, n_scenes, n_draws=400):
+    """Standard deviation of a measure over resampled boxes."""
+    draws = []
+    for _ in range(n_draws):
+        pick = (rng.integers(0, n_boxes, n_boxes)[:, None] * n_scenes + np.arange(n_scenes)).ravel()
+        draws.append(measure(pattern[pick], distances[pick]))
+    return np.std(draws, axis=0)
+
+
+def test_correlations_and_their_errors_against_scipy_and_a_bootstrap_of_the_boxes(rng):
+    """400 draws leave 3.5 % in the standard deviation; the rest is what the jackknife leaves out."""
+    pattern, distances, box = boxes(rng, 60)
+    got = distance_correlation(pattern, distances, edges=EDGES, groups=box)
+
+    def measure(pattern, distances):
+        a, b = pattern[:, 0][:, OTHERS].ravel(), distances[:, OTHERS].ravel()
+        return np.array([np.asarray(test(a, b))[0] for test in (stats.pearsonr, stats.spearmanr)])
+
+    value = measure(pattern, distances)
+    np.testing.assert_allclose([got.pearson[0], got.spearman[0]], value, rtol=1e-11)
+    spread = bootstrap(rng, measure, pattern, distances, 60, 5)
+    ends = np.arctanh([got.pearson_interval[0], got.spearman_interval[0]])
+    errors = np.diff(ends)[:, 0] / 2 / 2.001 * (1 - np.square(value))
+    np.testing.assert_allclose(errors, spread, rtol=0.15)
+
+
+@pytest.mark.parametrize("levels", [4, 10**6])
+def test_influence_on_the_rank_correlation_is_its_derivative(rng, levels):
+    """A pair counted 1 + step times, with ranks, ties and means of weighted pairs written out."""
+    a, b = rng.integers(0, levels, 30).astype(float), rng.integers(0, levels, 30).astype(float)
+    b += (a > np.median(a)) * levels // 2
+
+    def weighted(w):
+        w = w / w.sum()
+        u, v = ((w * ((x < x[:, None]) + 0.5 * (x == x[:, None]))).sum(1) for x in (a, b))
+        u, v = u - w @ u, v - w @ v
+        return (w @ (u * v)) / np.sqrt((w @ (u * u)) * (w @ (v * v)))
+
+    value, influence = spearman(a, b)
+    assert value == pytest.approx(weighted(np.ones(30)), abs=1e-13)
+    assert value == pytest.approx(np.asarray(stats.spearmanr(a, b))[0], abs=1e-13)
+    step = 1e-5 * np.eye(30)
+    slopes = [(weighted(1 + e) - weighted(1 - e)) / 2e-5 for e in step]
+    np.testing.assert_allclose(influence, slopes, atol=1e-8)
+
+
+def test_intervals_are_student_t_of_the_errors(rng):
+    pattern, distances, box = boxes(rng, 8)
+    quantile = stats.t.ppf(0.975, 7)
+    radius = radius_score(pattern, distances, radius=0.3, groups=box)
+    radial = radial_attention(pattern, distances, edges=EDGES, groups=box)
+    connected = distance_correlation(pattern, distances, edges=EDGES, groups=box)
+    for got, value in ((radius, radius.excess), (radial, radial.g), (connected, connected.connected)):
+        half = quantile * got.standard_error
+        np.testing.assert_allclose(got.interval, np.stack([value - half, value + half], axis=-1), rtol=1e-12)
+    half = quantile * connected.length_standard_error / connected.length
+    np.testing.assert_allclose(np.log(connected.length_interval[0]), np.log(connected.length[0]) + half * [-1, 1])
+    assert np.isfinite(connected.length[0])
+
+
+def test_correlation_intervals_cover_95_percent_of_worlds(rng):
+    """250 worlds of 30 boxes: four binomial standard errors are 5.5 %."""
+
+    def measure(n_boxes):
+        pattern, distances, box = boxes(rng, n_boxes)
+        return distance_correlation(pattern, distances, edges=EDGES[[0, -1]], groups=box)
+
+    truth, worlds = measure(8000), [measure(30) for _ in range(250)]
+    for field in ("pearson", "spearman"):
+        ends = [getattr(world, f"{field}_interval")[0] for world in worlds]
+        value = getattr(truth, field)[0]
+        assert abs(np.mean([low < value < high for low, high in ends]) - 0.95) < 0.055

@@ -1,4 +1,4 @@
-"""What an attention head attends to, in the terms of the physics: contacts, distances, approach.
+"""What an attention head attends to, in the terms of the physics: contacts, distances, approach, any other quantity.
 
 Every function takes plain arrays, so patterns may come from any model: ``pattern[scene, head, query, key]`` with rows
 that sum to one over the keys. Attention of a particle to itself is left out throughout. Scenes cut from one
@@ -15,11 +15,14 @@ from .distance import (
     radial_attention,
     radius_score,
 )
+from .tracking import Association, HeadTracking, what_heads_track
 
 __all__ = [
     "ApproachPreference",
+    "Association",
     "AveragePrecision",
     "DistanceCorrelation",
+    "HeadTracking",
     "PermutationNull",
     "RadialAttention",
     "RadiusScore",
@@ -29,4 +32,5 @@ __all__ = [
     "permutation_null",
     "radial_attention",
     "radius_score",
+    "what_heads_track",
 ]

@@ -7,17 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from .pairs import (
-    Groups,
-    PairLabels,
-    Pairs,
-    Pattern,
-    binned_sums,
-    checked_labels,
-    checked_pattern,
-    error_of_sum,
-    student_quantile,
-)
+from ..groups import Groups, error_of_sum, student_quantile
+from .pairs import PairLabels, Pairs, Pattern, binned_sums, checked_labels, checked_pattern
 
 
 @dataclass(frozen=True)

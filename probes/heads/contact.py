@@ -8,17 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import special
 
-from .pairs import (
-    Groups,
-    PairLabels,
-    Pattern,
-    checked_labels,
-    checked_pattern,
-    error_of_sum,
-    group_index,
-    others,
-    student_quantile,
-)
+from ..groups import Groups, error_of_sum, group_index, student_quantile
+from .pairs import PairLabels, Pattern, checked_labels, checked_pattern, others
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import optimize, stats
+from scipy import optimize
 
-from .pairs import Groups, Pairs, Pattern, binned_sums, checked_pattern, error_of_sum, others
+from ..groups import Groups, correlation_interval, error_of_sum, interval, student_quantile
+from .correlation import ROUNDING, pearson, spearman
+from .pairs import Pairs, Pattern, binned_sums, checked_pattern, others
 
 RESOLVED = 2.0
 """Standard errors that the length of a decay must be above zero, our choice: noise alone then passes for
 a decay in fewer than 1 case of 100 (20 bins, 90 scenes of 10 particles)."""
-
-
-ROUNDING = 1e-12
-"""Relative differences of attention below this are not data."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,7 @@ class RadiusScore:
         chance: the same if each query spread the attention it gives to others evenly over them.
         excess: (score - chance) / (1 - chance); 0 for uniform attention, NaN if all particles are within the radius.
         standard_error: of the excess, from groups of scenes.
+        interval: 95 % of the excess, Student's t (groups - 1); shape (head, 2), NaN for a single group.
         radius: in the units of the distances.
     """
 
@@ -35,6 +35,7 @@ class RadiusScore:
     chance: Float[np.ndarray, " head"]
     excess: Float[np.ndarray, " head"]
     standard_error: Float[np.ndarray, " head"]
+    interval: Float[np.ndarray, "head 2"]
     radius: float
 
 
@@ -46,12 +47,14 @@ class RadialAttention:
         edges: bin edges of the distance.
         g: mean attention of pairs in a bin over that of all pairs; NaN in an empty bin.
         standard_error: of ``g``, from groups of scenes.
+        interval: 95 % of ``g``, Student's t (groups - 1); shape (head, bin, 2).
         n_pairs: ordered pairs in each bin, over all scenes.
     """
 
     edges: Float[np.ndarray, " edge"]
     g: Float[np.ndarray, "head bin"]
     standard_error: Float[np.ndarray, "head bin"]
+    interval: Float[np.ndarray, "head bin 2"]
     n_pairs: Int[np.ndarray, " bin"]
 
     @property
@@ -68,19 +71,27 @@ class DistanceCorrelation:
         edges: bin edges of the distance.
         connected: mean attention at a distance minus mean attention, C(r); NaN in an empty bin.
         standard_error: of ``connected``, from groups of scenes.
+        interval: 95 % of ``connected``, Student's t (groups - 1); shape (head, bin, 2).
         pearson: correlation over pairs of attention with distance; negative where the near are preferred.
+        pearson_interval: 95 % over groups of scenes, symmetric on Fisher's scale; shape (head, 2).
         spearman: the same between ranks.
+        spearman_interval: the same for it.
         length: xi of the fit C(r) = a exp(-r / xi) + c; NaN where C does not decay or the fit is unresolved.
         length_standard_error: the scatter of groups of scenes carried through the fit.
+        length_interval: 95 %, Student's t (groups - 1) on the log of the length; shape (head, 2).
     """
 
     edges: Float[np.ndarray, " edge"]
     connected: Float[np.ndarray, "head bin"]
     standard_error: Float[np.ndarray, "head bin"]
+    interval: Float[np.ndarray, "head bin 2"]
     pearson: Float[np.ndarray, " head"]
+    pearson_interval: Float[np.ndarray, "head 2"]
     spearman: Float[np.ndarray, " head"]
+    spearman_interval: Float[np.ndarray, "head 2"]
     length: Float[np.ndarray, " head"]
     length_standard_error: Float[np.ndarray, " head"]
+    length_interval: Float[np.ndarray, "head 2"]
 
     @property
     def centers(self) -> Float[np.ndarray, " bin"]:
@@ -114,7 +125,8 @@ def radius_score(pattern: Pattern, distances: Pairs, *, radius: float, groups: G
     room = np.where(mean_chance < 1 - ROUNDING, 1 - mean_chance, np.nan)  # all within the radius: no room for an excess
     excess = (mean_score - mean_chance) / room
     influence = (score - chance - excess * (1 - chance)) / room / len(score)
-    return RadiusScore(mean_score, mean_chance, excess, error_of_sum(influence, groups), float(radius))
+    error, ends = error_of_sum(influence, groups), interval(excess, influence, groups)
+    return RadiusScore(mean_score, mean_chance, excess, error, ends, float(radius))
 
 
 def radial_attention(
@@ -138,7 +150,8 @@ def radial_attention(
     with np.errstate(invalid="ignore", divide="ignore"):
         g = means.in_bin / means.overall
         influence = (means.in_bin_influence - g * means.overall_influence) / means.overall
-    return RadialAttention(np.asarray(edges, dtype=np.float64), g, error_of_sum(influence, groups), means.n_pairs)
+    error, ends = error_of_sum(influence, groups), interval(g, influence, groups)
+    return RadialAttention(np.asarray(edges, dtype=np.float64), g, error, ends, means.n_pairs)
 
 
 def distance_correlation(
@@ -166,9 +179,7 @@ def distance_correlation(
     influence = means.in_bin_influence - means.overall_influence
     error = error_of_sum(influence, groups)
     pairs = others(distances.shape[-1])
-    of_pairs = attention[:, :, pairs].transpose(1, 0, 2).reshape(attention.shape[1], -1)
     distance = distances[:, pairs].ravel()
-    distance_ranks = stats.rankdata(distance)
     in_range = distance[(edges[0] <= distance) & (distance < edges[-1])]
     with np.errstate(invalid="ignore"):  # the middle of a bin would do but for its slope in pair density
         r = np.histogram(in_range, edges, weights=in_range)[0] / means.n_pairs
@@ -180,15 +191,38 @@ def distance_correlation(
             for head in range(attention.shape[1])
         ]
     )
+    of_pairs = attention[:, :, pairs].transpose(1, 0, 2).reshape(attention.shape[1], -1)
+    (linear, linear_ends), (of_ranks, rank_ends) = (
+        _over_pairs(measure, of_pairs, distance, len(attention), groups) for measure in (pearson, spearman)
+    )
+    half = student_quantile(groups, len(attention)) * lengths[:, 1] / lengths[:, 0]
     return DistanceCorrelation(
         edges=np.asarray(edges, dtype=np.float64),
         connected=connected,
         standard_error=error,
-        pearson=np.array([_pearson(a, distance) for a in of_pairs]),
-        spearman=np.array([_pearson(stats.rankdata(a), distance_ranks) for a in of_pairs]),
+        interval=interval(connected, influence, groups),
+        pearson=linear,
+        pearson_interval=linear_ends,
+        spearman=of_ranks,
+        spearman_interval=rank_ends,
         length=lengths[:, 0],
         length_standard_error=lengths[:, 1],
+        length_interval=lengths[:, :1] * np.exp(np.stack([-half, half], axis=-1)),
     )
+
+
+def _over_pairs(
+    measure: Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]],
+    of_pairs: Float[np.ndarray, "head scene_pair"],
+    distance: Float[np.ndarray, " scene_pair"],
+    n_scenes: int,
+    groups: Groups | None,
+) -> tuple[Float[np.ndarray, " head"], Float[np.ndarray, "head 2"]]:
+    """A correlation of each head, with its interval."""
+    found = [measure(a, distance) for a in of_pairs]
+    value = np.array([v for v, _ in found])
+    of_scene = np.array([influence.reshape(n_scenes, -1).sum(axis=-1) for _, influence in found]).T
+    return value, correlation_interval(value, of_scene, groups)
 
 
 @dataclass(frozen=True)
@@ -211,14 +245,6 @@ def _binned_means(attention: np.ndarray, distances: np.ndarray, edges: np.ndarra
         in_bin = sums.sum(axis=0) / total
         in_bin_influence = (sums - in_bin * counts[:, None]) / total
     return _BinnedMeans(in_bin, overall, in_bin_influence, (per_scene - overall) / len(attention), total.astype(int))
-
-
-def _pearson(a: Float[np.ndarray, " pair"], b: Float[np.ndarray, " pair"]) -> float:
-    """Correlation coefficient; NaN if one of the two does not vary (but for rounding)."""
-    if any(np.ptp(x) <= ROUNDING * np.abs(x).max() for x in (a, b)):
-        return float("nan")
-    a, b = a - a.mean(), b - b.mean()
-    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
 def _decay_length(

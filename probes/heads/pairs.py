@@ -1,15 +1,13 @@
-"""Patterns and pairs: checks at the boundary, sums over pairs, errors over groups of scenes."""
+"""Patterns and pairs: checks at the boundary, sums over pairs."""
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from scipy import stats
+from jaxtyping import Bool, Float
 
 Pattern = Float[np.ndarray, "scene head query key"]
 Pairs = Float[np.ndarray, "scene query key"]
 PairLabels = Bool[np.ndarray, "scene query key"]
-Groups = Int[np.ndarray, " scene"]
 
 
 def checked_pattern(pattern: np.ndarray, pairs: np.ndarray, name: str) -> Float[np.ndarray, "scene head query key"]:
@@ -48,35 +46,6 @@ def checked_labels(labels: np.ndarray, pattern: np.ndarray, name: str) -> Bool[n
 def others(n_particles: int) -> Bool[np.ndarray, "query key"]:
     """Pairs of two different particles."""
     return ~np.eye(n_particles, dtype=bool)
-
-
-def group_index(groups: np.ndarray | None, n_scenes: int) -> tuple[Int[np.ndarray, " scene"], int]:
-    """Number the groups from 0; None makes every scene a group of its own."""
-    if groups is None:
-        return np.arange(n_scenes), n_scenes
-    if len(groups) != n_scenes:
-        raise ValueError(f"groups must label each of the {n_scenes} scenes, got {len(groups)} labels")
-    labels, index = np.unique(groups, return_inverse=True)
-    return index, len(labels)
-
-
-def student_quantile(groups: np.ndarray | None, n_scenes: int) -> float:
-    """Half width of a 95 % interval in standard errors: Student's t with one degree of freedom less than groups."""
-    return float(stats.t.ppf(0.975, group_index(groups, n_scenes)[1] - 1))
-
-
-def error_of_sum(influence: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
-    """Standard error of a sum over the first axis, when scenes of one group move together.
-
-    ``influence`` holds what each scene adds to the deviation of the estimate (its terms sum to zero); the sum over a
-    group is one independent draw of it. NaN for fewer than two groups.
-    """
-    index, n_groups = group_index(groups, len(influence))
-    if n_groups < 2:
-        return np.full(influence.shape[1:], np.nan)
-    totals = np.zeros((n_groups, *influence.shape[1:]))
-    np.add.at(totals, index, influence)
-    return np.asarray(np.sqrt((totals**2).sum(axis=0) * n_groups / (n_groups - 1)))
 
 
 def binned_sums(
