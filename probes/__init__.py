@@ -21,11 +21,21 @@ from .heads import (
     what_heads_track,
 )
 from .hooking import record_outputs
-from .landscape import degeneracy, hessian_trace, spectral_density, top_eigenvalues
+from .landscape import (
+    bulk_outlier_split,
+    curvature_operator,
+    degeneracy,
+    hessian_blocks,
+    hessian_trace,
+    spectral_density,
+    top_eigenvalues,
+)
 from .laws import fit_law, law_values
 from .llc import calibrate_llc, estimate_llc, estimate_llcs
+from .objective import SplitLoss
 from .onset import detect_onset
 from .patching import Site, patch_activation, patch_path
+from .parameters import head_parameters
 from .potential import fit_effective_potential, llc_cross_check
 from .series import FunctionSeries, StateDictSeries
 from .sweep import FunctionProbe, Measurement, sweep_checkpoints
@@ -34,13 +44,16 @@ __all__ = [
     "FunctionProbe",
     "FunctionSeries",
     "Measurement",
+    "SplitLoss",
     "StateDictSeries",
     "Site",
     "approach_preference",
     "attention_patterns",
     "attribute_output",
+    "bulk_outlier_split",
     "calibrate_llc",
     "contact_average_precision",
+    "curvature_operator",
     "degeneracy",
     "detect_onset",
     "distance_correlation",
@@ -51,6 +64,8 @@ __all__ = [
     "fit_law",
     "head_ablation",
     "head_circuits",
+    "head_parameters",
+    "hessian_blocks",
     "hessian_trace",
     "law_values",
     "llc_cross_check",

@@ -1,9 +1,10 @@
-"""Leave a model as it was found: flags, gradients and the global random state."""
+"""Leave a model as it was found: flags, gradients, buffers and the global random state."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import chain
 
 import torch
 from torch import nn
@@ -15,8 +16,14 @@ def isolated(model: nn.Module) -> Iterator[nn.Module]:
 
     Restored: each submodule's training flag, each parameter's gradient (the object itself), buffers, and the
     global random states of the CPU and of the CUDA devices the model is on. Parameters are the caller's to leave
-    alone: probes move copies.
+    alone: probes move copies. The caller's autocast and inference mode do not reach inside: the one would round
+    every number to half precision unsaid, the other record no gradient.
+
+    Raises:
+        TypeError: ``model`` is no module.
+        ValueError: it has no values (meta device, lazy tensors), or the data turn out to be on another device.
     """
+    check_values(model)
     flags = {module: module.training for module in model.modules()}
     gradients = {p: p.grad for p in model.parameters()}
     buffers = [
@@ -25,12 +32,20 @@ def isolated(model: nn.Module) -> Iterator[nn.Module]:
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
+    kinds = {t.device.type for t in (*gradients, *model.buffers())} | {"cpu"}
     # only the model's own devices: asking the others for their state would start CUDA on each of them
     devices = {t.device.index for t in (*gradients, *model.buffers()) if t.device.type == "cuda"}
     for p in gradients:
         p.grad = None
     try:
-        with torch.random.fork_rng(devices=sorted(devices)):
+        with ExitStack() as stack:
+            stack.enter_context(torch.random.fork_rng(devices=sorted(devices)))
+            grad_mode = torch.is_grad_enabled()
+            stack.enter_context(torch.inference_mode(False))  # which would also switch gradients on
+            stack.enter_context(torch.set_grad_enabled(grad_mode))
+            for kind in sorted(kinds):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            stack.enter_context(_device_errors())
             model.eval()
             yield model
     finally:
@@ -42,3 +57,26 @@ def isolated(model: nn.Module) -> Iterator[nn.Module]:
             for registered, name, buffer, value in buffers:
                 buffer.copy_(value)
                 registered[name] = buffer  # a forward pass may have put another tensor in its place
+
+
+def check_values(model: nn.Module) -> None:
+    """Refuse what is no module, and a model without values: on the meta device, or with lazy tensors."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    for name, t in chain(model.named_parameters(), model.named_buffers()):
+        if isinstance(t, (nn.UninitializedParameter, nn.UninitializedBuffer)):
+            raise ValueError(f"{name} of the model has no shape yet; run the model once on data before probing it")
+        if t.is_meta:
+            raise ValueError(f"{name} of the model is on the meta device, without values; load weights before probing")
+
+
+@contextmanager
+def _device_errors() -> Iterator[None]:
+    """Say in one line that model and data are apart; torch names an operator deep inside the model."""
+    try:
+        yield
+    except (RuntimeError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        if not any(mark in reason for mark in ("same device", "expected device", "meta tensor", "Meta")):
+            raise
+        raise ValueError(f"model and data must be on the same device; move one to the other ({reason})") from error

@@ -189,7 +189,7 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
 
 def _fingerprint(model: nn.Module) -> dict[str, Any]:
     def content(t: Tensor | None) -> Any:
-        return None if t is None else (id(t), t.dtype, t.detach().cpu().numpy().tobytes())
+        return None if t is None else (id(t), t.dtype, t.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
 
     modules = list(model.modules())
     return {

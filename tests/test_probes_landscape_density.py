@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cases import Case, dense_hessian, in_float32, mlp, quadratic, seeded, trained
 
-from probes.landscape import SpectralDensity, degeneracy, hessian_operator, spectral_density
+from probes.landscape import SpectralDensity, curvature_operator, degeneracy, spectral_density
 
 
 def density_of(case: Case, n_probes: int, n_steps: int, seed: int = 0, **options) -> SpectralDensity:
@@ -83,7 +83,7 @@ def test_bounds_hold_and_close_with_steps() -> None:
     """The measure of one probe is known from the eigenvectors: bounds must hold everywhere and close with steps."""
     case = quadratic(np.r_[np.linspace(-1, 1, 150) ** 3, 4.0])
     values, vectors = np.linalg.eigh(case.model.hessian.numpy())  # type: ignore[union-attr]
-    with hessian_operator(case.model, case.batches, loss_fn=case.loss_fn) as hessian:
+    with curvature_operator(case.model, case.batches, loss_fn=case.loss_fn) as hessian:
         probe = hessian.random_signs(seeded()).numpy()  # the one drawn inside
     masses = (vectors.T @ probe) ** 2 / len(values)
     points = np.array([-0.5, -0.01, 0.003, 0.2, 0.9, 2.0])

@@ -7,7 +7,7 @@ import torch
 from cases import seeded
 from torch import nn
 
-from probes.parameters import select_parameters
+from probes.parameters import group_by_tensors, select_parameters
 
 
 @pytest.fixture
@@ -78,3 +78,43 @@ def test_a_bad_choice_is_refused(model: nn.Sequential, parameters, message: str)
 def test_a_frozen_model_is_refused(model: nn.Sequential) -> None:
     with pytest.raises(ValueError, match="no parameters that require gradients"):
         select_parameters(model.requires_grad_(False))
+
+
+@pytest.fixture
+def tied() -> nn.Sequential:
+    tied = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
+    tied[2].weight = tied[0].weight
+    return tied
+
+
+@pytest.mark.parametrize("parameters", ["2.weight", "*.weight", {"2.weight": torch.eye(3, dtype=torch.bool)}])
+def test_a_shared_tensor_goes_by_any_of_its_names_and_counts_once(tied: nn.Sequential, parameters) -> None:
+    selection = select_parameters(tied, parameters)
+    assert selection.names == ("0.weight",)
+    assert selection.n_entries == (3 if isinstance(parameters, dict) else 9)
+
+
+def test_two_masks_for_one_tensor_are_refused(tied: nn.Sequential) -> None:
+    mask = torch.eye(3, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"'2\.weight' is the same tensor as '0\.weight'; give one mask for it"):
+        select_parameters(tied, {"0.weight": mask, "2.weight": mask})
+
+
+def test_gather_and_scatter_keep_leading_axes(model: nn.Sequential) -> None:
+    mask = torch.zeros(4, 3, dtype=torch.bool)
+    mask[1, :2] = True
+    selection = select_parameters(model, {"2.weight": torch.ones(2, 4, dtype=torch.bool), "0.weight": mask})
+    rows = torch.randn(5, selection.n_entries, generator=seeded())
+    tensors = selection.scatter(rows, selection.tensors(model))
+    assert [t.shape for t in tensors] == [(5, 4, 3), (5, 2, 4)]
+    assert torch.equal(selection.gather(tensors, 1), rows)
+    for row, *parts in zip(rows, *tensors, strict=True):
+        assert all(map(torch.equal, selection.scatter(row, selection.tensors(model)), parts))
+
+
+def test_selections_in_the_same_tensors_are_grouped(model: nn.Sequential) -> None:
+    selections = {name: select_parameters(model, name) for name in ("0.*", "2.weight", "0.weight")}
+    top = torch.zeros(4, 3, dtype=torch.bool)
+    top[0] = True
+    selections["slice"] = select_parameters(model, {"0.weight": top})
+    assert list(group_by_tensors(selections).values()) == [["0.*"], ["2.weight"], ["0.weight", "slice"]]

@@ -80,10 +80,19 @@ class Krylov:
         self._head = waiting[0] if waiting else None
         return bool(waiting)
 
+    @property
+    def newest(self) -> Float[Tensor, " n_entries"]:
+        """The vector to multiply next."""
+        assert self._head is not None, "start a chain first"
+        return self._basis[self._head]
+
     def step(self) -> bool:
         """Multiply the newest vector; False when its chain ends because the subspace is invariant."""
+        return self.extend(self._operator(self.newest))
+
+    def extend(self, product: Float[Tensor, " n_entries"]) -> bool:
+        """A step whose product was computed outside, together with those of other chains."""
         assert self._head is not None, "start a chain first"
-        product = self._operator(self._basis[self._head])
         norm = float(product.norm())
         self._scale = max(self._scale, norm)
         rest, first = self._orthogonalised(product)

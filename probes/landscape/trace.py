@@ -12,7 +12,9 @@ from torch import nn
 
 from ..parameters import Parameters
 from ..protocols import Batches, LossFn
-from .hvp import MEMORY_BUDGET, hessian_operator
+from .density import standard_error
+from .graphs import Matrix
+from .operator import MEMORY_BUDGET, curvature_operator
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,9 @@ def hessian_trace(
     n_probes: int,
     parameters: Parameters = None,
     generator: torch.Generator,
+    matrix: Matrix = "hessian",
     memory_budget: int = MEMORY_BUDGET,
+    vectors_at_once: int | None = None,
 ) -> TraceEstimate:
     """Estimate the trace of the loss Hessian: the mean of z^T H z over random sign vectors z.
 
@@ -61,13 +65,15 @@ def hessian_trace(
             250 to 900 parameters.
         parameters: names, glob patterns or masks; None takes all trainable parameters.
         generator: draws the signs.
+        matrix: "hessian", or "ggn" for the Gauss-Newton matrix of a ``SplitLoss``.
         memory_budget: bytes of gradient graph kept between products.
+        vectors_at_once: signs multiplied together, see ``curvature_operator``.
 
     Returns:
         The estimate with its standard error.
 
     Raises:
-        ValueError: fewer than 2 probes, or a loss or model that cannot be probed (see ``hessian_operator``).
+        ValueError: fewer than 2 probes, or a loss or model that cannot be probed (see ``curvature_operator``).
         TypeError: ``batches`` can be iterated only once.
 
     Cost:
@@ -81,17 +87,30 @@ def hessian_trace(
     """
     if n_probes < 2:
         raise ValueError(f"n_probes must be at least 2 for a standard error, got {n_probes}")
-    with hessian_operator(
-        model, batches, loss_fn=loss_fn, parameters=parameters, memory_budget=memory_budget
-    ) as hessian:
-        samples = np.empty(n_probes)
-        for i in range(n_probes):
-            signs = hessian.random_signs(generator)
-            samples[i] = float(signs.double() @ hessian(signs).double())
-        return TraceEstimate(
-            value=float(samples.mean()),
-            standard_error=float(samples.std(ddof=1) / np.sqrt(n_probes)),
-            samples=samples,
-            n_matvecs=hessian.n_matvecs,
-            n_entries=hessian.n_entries,
-        )
+    opened = curvature_operator(
+        model,
+        batches,
+        loss_fn=loss_fn,
+        parameters=parameters,
+        matrix=matrix,
+        memory_budget=memory_budget,
+        vectors_at_once=vectors_at_once,
+    )
+    with opened as operator:
+        samples: list[float] = []
+        while len(samples) < n_probes:
+            n_signs = min(operator.vectors_at_once, n_probes - len(samples))
+            signs = torch.stack([operator.random_signs(generator) for _ in range(n_signs)])
+            samples += (signs.double() * operator.products(signs).double()).sum(dim=1).tolist()
+        return trace_estimate(np.array(samples), operator.n_matvecs, operator.n_entries)
+
+
+def trace_estimate(samples: Float[np.ndarray, " n_probes"], n_matvecs: int, n_entries: int) -> TraceEstimate:
+    """The estimate from one sample of z^T A z a probe."""
+    return TraceEstimate(
+        value=float(samples.mean()),
+        standard_error=float(standard_error(samples)),
+        samples=samples,
+        n_matvecs=n_matvecs,
+        n_entries=n_entries,
+    )
