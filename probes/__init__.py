@@ -33,6 +33,7 @@ from .landscape import (
 from .laws import fit_law, law_values
 from .llc import calibrate_llc, estimate_llc, estimate_llcs
 from .objective import SplitLoss
+from .llc import Rmsprop, calibrate_llc, estimate_llc, estimate_llcs, join_llcs, wbic_nbeta
 from .onset import detect_onset
 from .patching import Site, patch_activation, patch_path
 from .parameters import head_parameters
@@ -47,6 +48,7 @@ __all__ = [
     "SplitLoss",
     "StateDictSeries",
     "Site",
+    "Rmsprop",
     "approach_preference",
     "attention_patterns",
     "attribute_output",
@@ -67,6 +69,7 @@ __all__ = [
     "head_parameters",
     "hessian_blocks",
     "hessian_trace",
+    "join_llcs",
     "law_values",
     "llc_cross_check",
     "partner_edges",
@@ -80,4 +83,5 @@ __all__ = [
     "sweep_checkpoints",
     "top_eigenvalues",
     "what_heads_track",
+    "wbic_nbeta",
 ]

@@ -115,7 +115,7 @@ def test_a_large_step_gives_the_exact_value_of_the_discretised_dynamics(step_siz
     )  # fmt: skip
     assert_matches(got, sgld_quadratic(h, 100.0, 5.0, step_size), largest_error=0.003)
     assert got.rhat < 1.02
-    assert got.warnings == ()
+    assert list(got.faults) == (["step too large", "above d/2"] if step_size > 1e-2 else [])
 
 
 def test_a_quartic_loss_gives_a_quarter_per_direction():
@@ -209,7 +209,7 @@ def test_a_draw_at_the_center_has_no_minibatch_noise():
 def test_coverage_of_the_interval(n_repeats, least, most):
     """Repeats of a short four-chain run, as scopes with their own random numbers; bounds: 3 binomial errors."""
     model, loss, h = quadratic(5)
-    options = {"nbeta": 100.0, "step_size": 2e-3, "localization": 5.0}
+    options: dict[str, Any] = {"nbeta": 100.0, "step_size": 2e-3, "localization": 5.0}
     got = estimate_llcs(
         model, FULL, scopes={str(i): None for i in range(n_repeats)}, loss_fn=loss,
         **options, n_chains=4, n_draws=200, n_burnin=100, generator=seeded(),
@@ -248,7 +248,7 @@ def test_scopes_of_a_separable_loss_give_their_share():
     model, loss, h = quadratic(n)
     first = torch.arange(n) < n // 2
     scopes = {"first": {"w": first}, "second": {"w": ~first}, "all": None}
-    options = {"nbeta": 100.0, "step_size": 3e-3, "localization": 5.0}
+    options: dict[str, Any] = {"nbeta": 100.0, "step_size": 3e-3, "localization": 5.0}
     got = estimate_llcs(
         model, FULL, scopes=scopes, loss_fn=loss, **options,
         n_chains=100, n_draws=600, n_burnin=100, generator=seeded(),

@@ -19,6 +19,7 @@ SURFACE = {
         "SplitLoss",
         "StateDictSeries",
         "Site",
+        "Rmsprop",
         "approach_preference",
         "attention_patterns",
         "attribute_output",
@@ -39,6 +40,7 @@ SURFACE = {
         "head_parameters",
         "hessian_blocks",
         "hessian_trace",
+        "join_llcs",
         "law_values",
         "llc_cross_check",
         "partner_edges",
@@ -52,6 +54,7 @@ SURFACE = {
         "sweep_checkpoints",
         "top_eigenvalues",
         "what_heads_track",
+        "wbic_nbeta",
     ],
     simulators: [
         "ChargedParticles",

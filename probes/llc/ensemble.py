@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,9 @@ from ..protocols import LossFn
 _SAVED_BYTES = 2**30
 """Most activation memory kept for one backward pass; our choice. More copies than fit are evaluated in turns."""
 
+_SAVED_BYTES_ALONE = 2**22
+"""Activation memory of one copy above which, on a CPU, the copies are evaluated one by one: a copy then keeps the core
+busy by itself and its activations in the cache, which gains more than sharing calls (see ``bench_llc.py``)."""
 
 _PREFIX = "model."
 
@@ -69,87 +72,44 @@ class _Loss(nn.Module):
         return self._loss_fn(self.model, batch)
 
 
-class Ensemble:
-    """Copies of a model that share all tensors but the named ones.
+class CopiesLoss:
+    """One loss of many copies of a model, each on a batch of its own.
 
-    The copies' own tensors live side by side in ``positions``, one flat row a copy; change it in place. The forward
-    pass is vectorised over copies with ``torch.func.vmap`` and differentiated by plain autograd, which is faster than
-    ``vmap(grad_and_value)`` because the backward pass pays no transform. Shared tensors stay unbatched: products
-    with them are one large matrix product, and nothing is differentiated below the first tensor that differs.
-
-    Attributes:
-        center: the model's own values, ``(entry,)``.
-        positions: the copies' values, ``(copy, entry)``; all start at ``center``.
-        vectorized: False when the loss or the batches do not vectorise; results are the same, slower.
+    Vectorised over the copies with ``torch.func.vmap`` where loss and batches allow, else one copy after another with
+    the same results; ``vectorized`` says which.
     """
 
-    def __init__(
-        self, model: nn.Module, loss_fn: LossFn, table: BatchTable, names: Sequence[str], n_copies: int
-    ) -> None:
-        parameters = {name: p.detach() for name, p in model.named_parameters()}
-        own = [parameters.pop(name) for name in names]
-        kinds = {(p.dtype, p.device) for p in own}
-        if len(kinds) > 1 or own[0].dtype not in (torch.float32, torch.float64):
-            found = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds))
-            raise ValueError(f"the chosen tensors must be all float32 or all float64 on one device; got {found}")
+    def __init__(self, model: nn.Module, loss_fn: LossFn, table: BatchTable, names: Sequence[str]) -> None:
+        own = set(names)
         self._names = [f"{_PREFIX}{name}" for name in names]
-        self._shared = {f"{_PREFIX}{name}": p for name, p in parameters.items()}
+        self._shared = {f"{_PREFIX}{name}": p.detach() for name, p in model.named_parameters() if name not in own}
         self._loss = _Loss(model, loss_fn)
         self._table = table
-        self.center = torch.cat([p.reshape(-1) for p in own])
-        self.positions = self.center.repeat(n_copies, 1)
-        sizes = [p.numel() for p in own]
-        self._views = [
-            piece.unflatten(1, p.shape).detach() if p.ndim else piece[:, 0].detach()
-            for piece, p in zip(self.positions.split(sizes, dim=1), own, strict=True)
-        ]
         self._vmapped = vmap(self._call_leaves, in_dims=(0, None if len(table) == 1 else 0))
-        self._map, self._chunk = self._plan(names)
-        self.vectorized = self._map != self._one_by_one
+        self.vectorized = False
 
-    def losses_and_gradients(
-        self, index: Int[Tensor, " copy"]
-    ) -> tuple[Float[Tensor, " copy"], Float[Tensor, "copy entry"]]:
-        """Each copy's loss on its batch, and the gradient in its own entries."""
-        parts = [self._evaluate(slice(i, i + self._chunk), index) for i in range(0, len(index), self._chunk)]
-        if len(parts) == 1:
-            return parts[0]
-        losses, gradients = zip(*parts, strict=True)
-        return torch.cat(losses), torch.cat(gradients)
+    def __call__(self, own: list[Tensor], index: Int[Tensor, " copy"]) -> Tensor:
+        """The losses of the copies whose tensors are stacked in ``own``."""
+        return self._all_at_once(own, index) if self.vectorized else self._one_by_one(own, index)
 
-    def _evaluate(self, rows: slice, index: Tensor) -> tuple[Tensor, Tensor]:
-        leaves = [view[rows].requires_grad_() for view in self._views]
-        with torch.enable_grad():
-            losses = self._map(leaves, index[rows])
-            gradients = torch.autograd.grad(losses.sum(), leaves, materialize_grads=True)
-        return losses.detach(), torch.cat([g.flatten(1) if g.ndim > 1 else g[:, None] for g in gradients], dim=1)
-
-    def _plan(self, names: Sequence[str]) -> tuple[Callable[[list[Tensor], Tensor], Tensor], int]:
-        """Vectorise if one copy can be; size the turns by what autograd saves for one copy."""
-        saved = 0
-
-        def count(t: Tensor) -> Tensor:
-            nonlocal saved
-            saved += t.numel() * t.element_size()
-            return t
-
-        first = torch.zeros(1, dtype=torch.long, device=self.center.device)
-        leaves = [view[:1].requires_grad_() for view in self._views]
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-            alone = self._one_by_one(leaves, first)
-        if not alone.requires_grad:
-            raise ValueError(f"the loss does not depend on the chosen tensors: {', '.join(names)}")
-        chunk = min(len(self.positions), max(1, _SAVED_BYTES // max(saved, 1)))
+    def vectorize(self, own: list[Tensor], index: Int[Tensor, " copy"]) -> None:
+        """Vectorise from now on if the loss, and its gradient where ``own`` asks for one, can be. It must have run."""
         if not self._table.stacked:
-            return self._one_by_one, chunk
+            return
         try:
-            with torch.enable_grad(), warnings.catch_warnings():
+            with warnings.catch_warnings():
                 warnings.filterwarnings("error", message=".*performance drop", category=UserWarning)
-                torch.autograd.grad(self._all_at_once(leaves, first).sum(), leaves, allow_unused=True)
-        except (RuntimeError, UserWarning):  # the loss ran just above, so this is vmap's: .item(), data-dependent
+                losses = self._all_at_once(own, index)
+                if losses.requires_grad:
+                    torch.autograd.grad(losses.sum(), own, allow_unused=True)
+        except (RuntimeError, UserWarning):  # the loss ran before, so this is vmap's: .item(), data-dependent
             # shapes, a write in place, or an operator without a batching rule
-            return self._one_by_one, chunk
-        return self._all_at_once, chunk
+            return
+        self.vectorized = True
+
+    def alone(self, own: Sequence[Tensor], batch: int) -> Tensor:
+        """The loss of one copy on one batch."""
+        return self._call(own, self._table.batches[batch])
 
     def _call(self, own: Sequence[Tensor], batch: Any) -> Tensor:
         return functional_call(self._loss, {**self._shared, **dict(zip(self._names, own, strict=True))}, (batch,))
@@ -161,5 +121,108 @@ class Ensemble:
         return self._vmapped(own, self._table.take(index))
 
     def _one_by_one(self, own: list[Tensor], index: Tensor) -> Tensor:
-        batches = [self._table.batches[i] for i in index.tolist()]
-        return torch.stack([self._call([t[c] for t in own], batch) for c, batch in enumerate(batches)])
+        return torch.stack([self.alone([t[c] for t in own], batch) for c, batch in enumerate(index.tolist())])
+
+
+class Ensemble:
+    """Copies of a model that share all tensors but the named ones.
+
+    The copies' own tensors live side by side in ``positions``, one flat row a copy; change it in place. The forward
+    pass is vectorised over copies and differentiated by plain autograd, which is faster than
+    ``vmap(grad_and_value)`` because the backward pass pays no transform. Shared tensors stay unbatched: products
+    with them are one large matrix product, and nothing is differentiated below the first tensor that differs.
+
+    Attributes:
+        center: the model's own values, ``(entry,)``.
+        positions: the copies' values, ``(copy, entry)``; all start at ``center``.
+        vectorized: False when copies are evaluated one after another: a loss or the batches do not vectorise, or one
+            copy is large. Results are the same.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn,
+        table: BatchTable,
+        names: Sequence[str],
+        n_copies: int,
+        observed: Mapping[str, LossFn],
+    ) -> None:
+        parameters = {name: p.detach() for name, p in model.named_parameters()}
+        own = [parameters[name] for name in names]
+        kinds = {(p.dtype, p.device) for p in own}
+        if len(kinds) > 1 or own[0].dtype not in (torch.float32, torch.float64):
+            found = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds))
+            raise ValueError(f"the chosen tensors must be all float32 or all float64 on one device; got {found}")
+        self.center = torch.cat([p.reshape(-1) for p in own])
+        self.positions = self.center.repeat(n_copies, 1)
+        sizes = [p.numel() for p in own]
+        self._views = [
+            piece.unflatten(1, p.shape).detach() if p.ndim else piece[:, 0].detach()
+            for piece, p in zip(self.positions.split(sizes, dim=1), own, strict=True)
+        ]
+        self._loss = CopiesLoss(model, loss_fn, table, names)
+        self._observed = {name: CopiesLoss(model, f, table, names) for name, f in observed.items()}
+        self._chunk = self._plan(names)
+        self.vectorized = all(loss.vectorized for loss in (self._loss, *self._observed.values()))
+
+    def losses_and_gradients(
+        self, index: Int[Tensor, " copy"]
+    ) -> tuple[Float[Tensor, " copy"], Float[Tensor, "copy entry"]]:
+        """Each copy's loss on its batch, and the gradient in its own entries."""
+        if not self._loss.vectorized:
+            parts = [self._evaluate_alone(copy, batch) for copy, batch in enumerate(index.tolist())]
+            losses, gradients = zip(*parts, strict=True)
+            return torch.stack(losses), torch.stack(gradients)
+        parts = [self._evaluate(rows, index) for rows in self._turns()]
+        if len(parts) == 1:
+            return parts[0]
+        losses, gradients = zip(*parts, strict=True)
+        return torch.cat(losses), torch.cat(gradients)
+
+    @torch.no_grad()
+    def observed_losses(self, index: Int[Tensor, " copy"]) -> dict[str, Float[Tensor, " copy"]]:
+        """Each copy's observed losses on its batch."""
+        return {
+            name: torch.cat([loss([view[rows] for view in self._views], index[rows]) for rows in self._turns()])
+            for name, loss in self._observed.items()
+        }
+
+    def _turns(self) -> list[slice]:
+        return [slice(i, i + self._chunk) for i in range(0, len(self.positions), self._chunk)]
+
+    def _evaluate(self, rows: slice, index: Tensor) -> tuple[Tensor, Tensor]:
+        leaves = [view[rows].requires_grad_() for view in self._views]
+        with torch.enable_grad():
+            losses = self._loss(leaves, index[rows])
+            gradients = torch.autograd.grad(losses.sum(), leaves, materialize_grads=True)
+        return losses.detach(), torch.cat([g.flatten(1) if g.ndim > 1 else g[:, None] for g in gradients], dim=1)
+
+    def _evaluate_alone(self, copy: int, batch: int) -> tuple[Tensor, Tensor]:
+        leaves = [view[copy].requires_grad_() for view in self._views]
+        with torch.enable_grad():
+            loss = self._loss.alone(leaves, batch)
+            gradients = torch.autograd.grad(loss, leaves, materialize_grads=True)
+        return loss.detach(), torch.cat([g.reshape(-1) for g in gradients])
+
+    def _plan(self, names: Sequence[str]) -> int:
+        """Vectorise what can be; return how many copies a turn takes, by what autograd saves for one of them."""
+        saved = 0
+
+        def count(t: Tensor) -> Tensor:
+            nonlocal saved
+            saved += t.numel() * t.element_size()
+            return t
+
+        first = torch.zeros(1, dtype=torch.long, device=self.center.device)
+        leaves = [view[:1].requires_grad_() for view in self._views]
+        with torch.enable_grad():
+            with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+                alone = self._loss(leaves, first)
+            if not alone.requires_grad:
+                raise ValueError(f"the loss does not depend on the chosen tensors: {', '.join(names)}")
+            if saved <= _SAVED_BYTES_ALONE or self.center.device.type != "cpu":
+                self._loss.vectorize(leaves, first)
+        for loss in self._observed.values():
+            loss.vectorize([view[:1] for view in self._views], first)
+        return min(len(self.positions), max(1, _SAVED_BYTES // max(saved, 1)))

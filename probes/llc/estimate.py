@@ -4,83 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import nn
 
 from ..objective import checked_batches
 from ..parameters import Parameters, select_parameters
 from ..protocols import Batches, LossFn
-from .diagnostics import MeanEstimate, mean_estimate, split_rhat
-from .sampler import ScopeTrace, SgldOptions, SgldRun, sample_losses
-
-MAX_RHAT = 1.1
-"""R-hat above which an estimate carries a warning; our choice (Vehtari et al. 2021 ask 1.01 of long chains)."""
+from .diagnostics import MeanEstimate, drift_p_value, mean_estimate, split_rhat
+from .options import Rmsprop, SgldOptions
+from .result import LLCEstimate, ObservedLLC
+from .sampler import ScopeTrace, SgldRun, sample_losses
 
 
 class ChainsDiverged(RuntimeError):
     """Every chain left the neighbourhood of w*; there is no number to give."""
-
-
-@dataclass(frozen=True)
-class LLCEstimate:
-    """A local learning coefficient with its error and the facts needed to trust it.
-
-    Diverged chains are left out of every number here and counted.
-
-    Attributes:
-        value: λ̂; NaN if every chain diverged.
-        standard_error: of ``value``, from autocorrelation within chains and spread between them, the larger.
-        interval: 95 % interval for the sampled mean (Student's t). It does not cover the bias of a large step or
-            of too short a burn-in.
-        per_chain: λ̂ of each chain, NaN where it diverged.
-        rhat: rank-normalised split R-hat of the losses.
-        ess: draws, over all chains, the sample is worth for the mean.
-        n_diverged: chains excluded: not finite, or beyond ``divergence_bound``.
-        init_loss: L(w*), mean over all batches.
-        loss_trace: ``init_loss + L_b(w_t) - L_b(w*)`` of each kept draw, so ``nbeta (trace - init_loss)`` averages
-            to λ̂. Rows of diverged chains are kept for inspection.
-        burnin_trace: the same before the kept draws.
-        n_entries: scalars that moved; the LLC of a minimum is at most half of it.
-        n_gradients: minibatch gradients spent.
-        vectorized: False if chains had to be evaluated one after another.
-        settings: the options used.
-    """
-
-    value: float
-    standard_error: float
-    interval: tuple[float, float]
-    per_chain: Float[np.ndarray, " chain"]
-    rhat: float
-    ess: float
-    n_diverged: int
-    init_loss: float
-    loss_trace: Float[np.ndarray, "chain draw"]
-    burnin_trace: Float[np.ndarray, "chain step"]
-    n_entries: int
-    n_gradients: int
-    vectorized: bool
-    settings: SgldOptions
-
-    @property
-    def is_negative(self) -> bool:
-        """λ̂ < 0: the chains found lower losses, so w* is no local minimum (or the noise is larger than λ̂)."""
-        return self.value < 0
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What speaks against the number, one sentence each; empty for a sound estimate."""
-        found = []
-        if self.n_diverged:
-            found.append(f"{self.n_diverged} of {len(self.per_chain)} chains diverged: step_size is too large")
-        if self.is_negative:
-            found.append("negative: w* is no local minimum of this loss, or there are too few draws")
-        if self.rhat > MAX_RHAT:
-            found.append(f"R-hat {self.rhat:.2f} exceeds {MAX_RHAT}: chains have not mixed; raise n_burnin and n_draws")
-        return tuple(found)
 
 
 def wbic_nbeta(n_samples: int) -> float:
@@ -112,6 +51,8 @@ def estimate_llc(
     n_draws: int,
     n_burnin: int,
     parameters: Parameters = None,
+    preconditioner: Rmsprop | None = None,
+    observed_loss_fns: Mapping[str, LossFn] | None = None,
     generator: torch.Generator,
 ) -> LLCEstimate:
     """Estimate the local learning coefficient at the model's parameters by SGLD.
@@ -133,6 +74,12 @@ def estimate_llc(
         n_burnin: steps first discarded. A direction of curvature h relaxes in about
             ``2 / (step_size (nbeta h + localization))`` steps: discard several times the slowest.
         parameters: which entries move, see ``Parameters``; the others stay at w* ("weight-refined" LLC).
+        preconditioner: None for plain SGLD; ``Rmsprop()`` gives each entry a step of its own.
+        observed_loss_fns: name to another loss O of the same model and batches, recorded along the same chains: say
+            the loss of the colliding particles alone. ``observed[name]`` is ``nbeta (E[O(w)] - O(w*))`` with w from
+            the posterior of ``loss_fn``, so a loss that is a weighted sum of such parts has the weighted sum of their
+            values. That is not the data-refined LLC of Wang et al. 2024, whose posterior is that of the other data
+            too: for it give those data's loss as ``loss_fn``.
         generator: source of noise and of minibatch indices; equal states give equal bits.
 
     Returns:
@@ -142,7 +89,9 @@ def estimate_llc(
         ChainsDiverged: all chains diverged.
         ValueError: an option out of range, no batches, a loss that is not a finite, repeatable scalar.
 
-    Cost: ``n_chains (n_burnin + n_draws)`` minibatch gradients and one forward pass over all batches.
+    Cost: ``n_chains (n_burnin + n_draws)`` minibatch gradients, one more for each forty draws of a chain, at most
+    ten, for ``acceptance`` and ``step_excess``; one forward pass over all batches, and ``n_chains n_draws`` minibatch
+    forward passes an observed loss.
 
     References: Lau et al. 2023, arXiv 2308.12108, eq. 8 and algorithm 1; Wang et al. 2024, arXiv 2410.02984, for
     refinement by weights. We differ: L(w*) is over all batches, and each draw's minibatch loss is paired with that
@@ -160,6 +109,8 @@ def estimate_llc(
         n_chains=n_chains,
         n_draws=n_draws,
         n_burnin=n_burnin,
+        preconditioner=preconditioner,
+        observed_loss_fns=observed_loss_fns,
         generator=generator,
     )["model"]
 
@@ -176,6 +127,8 @@ def estimate_llcs(
     n_chains: int,
     n_draws: int,
     n_burnin: int,
+    preconditioner: Rmsprop | None = None,
+    observed_loss_fns: Mapping[str, LossFn] | None = None,
     generator: torch.Generator,
 ) -> dict[str, LLCEstimate]:
     """Estimate the LLC of several scopes, say the whole model and every head, in one vectorised run.
@@ -192,6 +145,8 @@ def estimate_llcs(
         n_chains: chains of each scope.
         n_draws: see ``estimate_llc``.
         n_burnin: see ``estimate_llc``.
+        preconditioner: see ``estimate_llc``.
+        observed_loss_fns: see ``estimate_llc``.
         generator: see ``estimate_llc``.
 
     Returns:
@@ -208,8 +163,17 @@ def estimate_llcs(
         n_chains=n_chains,
         n_draws=n_draws,
         n_burnin=n_burnin,
+        preconditioner=preconditioner,
     )
-    estimates = run_llcs(model, batches, scopes=scopes, loss_fn=loss_fn, options=options, generator=generator)
+    estimates = run_llcs(
+        model,
+        batches,
+        scopes=scopes,
+        loss_fn=loss_fn,
+        observed_loss_fns=observed_loss_fns,
+        options=options,
+        generator=generator,
+    )
     if all(e.n_diverged == n_chains for e in estimates.values()):
         raise ChainsDiverged(
             f"all {n_chains} chains of {', '.join(estimates)} diverged at step_size {step_size:g}, nbeta {nbeta:g}, "
@@ -224,6 +188,7 @@ def run_llcs(
     *,
     scopes: Mapping[str, Parameters],
     loss_fn: LossFn,
+    observed_loss_fns: Mapping[str, LossFn] | None = None,
     options: SgldOptions,
     generator: torch.Generator,
 ) -> dict[str, LLCEstimate]:
@@ -232,7 +197,15 @@ def run_llcs(
         raise ValueError("scopes is empty; give at least one name with its parameters")
     sequence = checked_batches(batches)
     selections = {name: select_parameters(model, parameters) for name, parameters in scopes.items()}
-    run = sample_losses(model, sequence, loss_fn=loss_fn, scopes=selections, options=options, generator=generator)
+    run = sample_losses(
+        model,
+        sequence,
+        loss_fn=loss_fn,
+        observed_loss_fns=observed_loss_fns or {},
+        scopes=selections,
+        options=options,
+        generator=generator,
+    )
     return {
         name: _summarize(trace, run, n_entries=selections[name].n_entries, options=options)
         for name, trace in run.traces.items()
@@ -240,12 +213,11 @@ def run_llcs(
 
 
 def _summarize(trace: ScopeTrace, run: SgldRun, *, n_entries: int, options: SgldOptions) -> LLCEstimate:
-    kept = trace.excess[:, options.n_burnin :]
-    sound = options.nbeta * kept[~trace.diverged]
-    nothing = MeanEstimate(value=math.nan, standard_error=math.nan, dof=math.nan, ess=0.0)
-    mean = mean_estimate(sound) if len(sound) else nothing
+    kept, is_sound = trace.excess[:, options.n_burnin :], ~trace.diverged
+    sound = options.nbeta * kept[is_sound]
+    mean = _mean(sound)
     per_chain = np.full(options.n_chains, math.nan)
-    per_chain[~trace.diverged] = sound.mean(axis=1)
+    per_chain[is_sound] = sound.mean(axis=1)
     return LLCEstimate(
         value=mean.value,
         standard_error=mean.standard_error,
@@ -253,12 +225,42 @@ def _summarize(trace: ScopeTrace, run: SgldRun, *, n_entries: int, options: Sgld
         per_chain=per_chain,
         rhat=split_rhat(sound) if len(sound) else math.nan,
         ess=mean.ess,
+        drift_p=drift_p_value(sound) if len(sound) else math.nan,
+        acceptance=_acceptance(trace.log_acceptance[is_sound]),
+        step_excess=float(trace.step_excess[is_sound].mean()) if len(sound) else math.nan,
         n_diverged=int(trace.diverged.sum()),
         init_loss=run.init_loss,
         loss_trace=run.init_loss + kept,
         burnin_trace=run.init_loss + trace.excess[:, : options.n_burnin],
+        observed={
+            name: _observed(options.nbeta, excess, is_sound, run.observed_init_losses[name])
+            for name, excess in trace.observed.items()
+        },
         n_entries=n_entries,
-        n_gradients=trace.excess.size,
+        n_gradients=trace.excess.size + trace.log_acceptance.size,
         vectorized=run.vectorized,
         settings=options,
+    )
+
+
+def _mean(draws: np.ndarray) -> MeanEstimate:
+    if not len(draws):
+        return MeanEstimate(value=math.nan, standard_error=math.nan, dof=math.nan, ess=0.0)
+    return mean_estimate(draws)
+
+
+def _acceptance(logs: np.ndarray) -> float:
+    """Mean acceptance; a ratio that is no number (the step left the finite losses) is never accepted."""
+    return float(np.nan_to_num(np.exp(np.minimum(logs, 0.0)), nan=0.0).mean()) if len(logs) else math.nan
+
+
+def _observed(nbeta: float, excess: np.ndarray, is_sound: np.ndarray, init_loss: float) -> ObservedLLC:
+    mean = _mean(nbeta * excess[is_sound])
+    return ObservedLLC(
+        value=mean.value,
+        standard_error=mean.standard_error,
+        interval=mean.interval(),
+        ess=mean.ess,
+        init_loss=init_loss,
+        loss_trace=init_loss + excess,
     )

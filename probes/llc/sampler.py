@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,49 +16,11 @@ from ..objective import batch_losses
 from ..parameters import ParameterSelection
 from ..protocols import LossFn
 from .ensemble import BatchTable, Ensemble
+from .options import SgldOptions
+from .walkers import Walkers
 
-
-@dataclass(frozen=True)
-class SgldOptions:
-    """How the localized posterior is sampled.
-
-    The posterior is ``exp(-nbeta L(w) - localization |w - w*|^2 / 2)``; one step is
-
-        w <- w - step_size/2 [nbeta grad L_b(w) + localization (w - w*)] + sqrt(step_size) N(0, I).
-
-    Attributes:
-        nbeta: inverse temperature times number of samples; ``wbic_nbeta(n_samples)`` gives the usual choice.
-        step_size: ε. Stable below ``4 / (nbeta h + localization)`` with h the largest curvature of the loss; the
-            variance along curvature h comes out ``1 / (1 - ε (nbeta h + localization)/4)`` times too large.
-        localization: γ, the strength of the pull to w*.
-        n_chains: independent chains, all started at w*.
-        n_draws: draws kept of each chain.
-        n_burnin: steps before the first kept draw.
-    """
-
-    nbeta: float
-    step_size: float
-    localization: float
-    n_chains: int
-    n_draws: int
-    n_burnin: int
-
-    def __post_init__(self) -> None:
-        for name, value, ok in (
-            ("nbeta", self.nbeta, self.nbeta > 0),
-            ("step_size", self.step_size, self.step_size > 0),
-            ("localization", self.localization, self.localization >= 0),
-        ):
-            if not (ok and math.isfinite(value)):
-                bound = "not negative" if name == "localization" else "positive"
-                raise ValueError(f"{name} must be finite and {bound}, got {value}")
-        for name, value, least in (
-            ("n_chains", self.n_chains, 1),
-            ("n_draws", self.n_draws, 4),
-            ("n_burnin", self.n_burnin, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+MAX_CHECKS = 10
+"""Steps of a chain that are checked against Metropolis: one in forty draws, at least 1, at most these; our choice."""
 
 
 @dataclass(frozen=True)
@@ -70,18 +30,25 @@ class ScopeTrace:
     Attributes:
         excess: ``L_b(w_t) - L_b(w*)`` on the chain's minibatch of that step, ``(chain, step)``. Pairing removes
             the minibatch's own level from the estimate (a control variate).
+        observed: the same of each observed loss, at the kept draws only, ``(chain, draw)``.
+        log_acceptance: log Metropolis-Hastings ratio of the checked steps, ``(chain, check)``.
+        step_excess: see ``LLCEstimate.step_excess``, ``(chain, check)``.
         diverged: chains that left the finite numbers or passed ``divergence_bound``, ``(chain,)``.
     """
 
     excess: Float[np.ndarray, "chain step"]
+    observed: Mapping[str, Float[np.ndarray, "chain draw"]]
+    log_acceptance: Float[np.ndarray, "chain check"]
+    step_excess: Float[np.ndarray, "chain check"]
     diverged: Bool[np.ndarray, " chain"]
 
 
 @dataclass(frozen=True)
 class SgldRun:
-    """All traces of one run, and the loss at w* over all batches."""
+    """All traces of one run, and the losses at w* over all batches."""
 
     init_loss: float
+    observed_init_losses: Mapping[str, float]
     traces: Mapping[str, ScopeTrace]
     vectorized: bool
 
@@ -102,6 +69,7 @@ def sample_losses(
     batches: Sequence[Any],
     *,
     loss_fn: LossFn,
+    observed_loss_fns: Mapping[str, LossFn],
     scopes: Mapping[str, ParameterSelection],
     options: SgldOptions,
     generator: torch.Generator,
@@ -111,37 +79,47 @@ def sample_losses(
     Scopes with the same tensors (the heads of one layer) are one ensemble, so their chains share each vectorised
     evaluation. A scope's random numbers depend on the generator's state and the scope's name alone.
 
-    Cost: ``n_burnin + n_draws`` gradients a chain, one forward pass a batch; memory as for a forward pass of all
-    chains at once, cut into turns above 1 GiB.
+    Cost: ``n_burnin + n_draws`` gradients a chain and at most ``MAX_CHECKS`` more, one forward pass a draw for each
+    observed loss, one a batch for each loss; memory as for a forward pass of all chains at once, cut into turns above
+    1 GiB.
     """
-    n_steps = options.n_burnin + options.n_draws
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     with isolated(model):
         base = batch_losses(model, batches, loss_fn)
+        observed_base = {name: _observed_losses(model, batches, name, f) for name, f in observed_loss_fns.items()}
         table = BatchTable(batches)
-        ensembles = []
+        groups = []
         for names, members in _by_tensors(scopes).items():
-            ensemble = Ensemble(model, loss_fn, table, names, len(members) * options.n_chains)
+            ensemble = Ensemble(model, loss_fn, table, names, len(members) * options.n_chains, observed_loss_fns)
             walkers = [
-                _Walkers(model, i, name, selection, ensemble, options, seed, len(batches))
+                Walkers(model, i, name, selection, ensemble, options, seed, len(batches), observed_loss_fns)
                 for i, (name, selection) in enumerate(members.items())
             ]
-            ensembles.append((ensemble, walkers))
-        for step in range(n_steps):
-            for ensemble, walkers in ensembles:
-                index = torch.cat([w.index[step] for w in walkers])
-                losses, gradients = ensemble.losses_and_gradients(index)
-                excess = (losses - base.to(losses)[index]).split(options.n_chains)
-                for w, e in zip(walkers, excess, strict=True):
-                    w.excess[step] = e
-                    w.move(gradients)
+            groups.append(_Group(ensemble, walkers, options, base, observed_base))
+        for step in range(options.n_burnin + options.n_draws):
+            for group in groups:
+                group.take_step(step)
     init_loss = base.double().mean().item()
-    traces = {w.name: w.trace(init_loss) for _, walkers in ensembles for w in walkers}
+    traces = {w.name: _trace(w, init_loss, options) for group in groups for w in group.walkers}
     return SgldRun(
         init_loss=init_loss,
+        observed_init_losses={name: losses.double().mean().item() for name, losses in observed_base.items()},
         traces={name: traces[name] for name in scopes},
-        vectorized=all(ensemble.vectorized for ensemble, _ in ensembles),
+        vectorized=all(group.ensemble.vectorized for group in groups),
     )
+
+
+def checked_steps(options: SgldOptions) -> list[int]:
+    """The steps after which the same minibatch is evaluated again, so that Metropolis' ratio is known."""
+    n = min(MAX_CHECKS, max(1, options.n_draws // 40))
+    return [options.n_burnin + (2 * i + 1) * options.n_draws // (2 * n) for i in range(n)]
+
+
+def _observed_losses(model: nn.Module, batches: Sequence[Any], name: str, loss_fn: LossFn) -> Tensor:
+    try:
+        return batch_losses(model, batches, loss_fn)
+    except ValueError as error:
+        raise ValueError(f"observed_loss_fns[{name!r}]: {error}") from error
 
 
 def _by_tensors(scopes: Mapping[str, ParameterSelection]) -> dict[tuple[str, ...], dict[str, ParameterSelection]]:
@@ -151,59 +129,68 @@ def _by_tensors(scopes: Mapping[str, ParameterSelection]) -> dict[tuple[str, ...
     return groups
 
 
-class _Walkers:
-    """The chains of one scope: their rows of the ensemble, their columns, their random numbers."""
+class _Group:
+    """Scopes of the same tensors: one ensemble, and the walkers that share it."""
 
     def __init__(
         self,
-        model: nn.Module,
-        position: int,
-        name: str,
-        selection: ParameterSelection,
         ensemble: Ensemble,
+        walkers: Sequence[Walkers],
         options: SgldOptions,
-        seed: int,
-        n_batches: int,
+        base: Tensor,
+        observed_base: Mapping[str, Tensor],
     ) -> None:
-        n, device = options.n_chains, ensemble.center.device
-        self.name = name
+        self.ensemble = ensemble
+        self.walkers = walkers
         self._options = options
-        self._n_entries = selection.n_entries
-        self._rows = slice(position * n, (position + 1) * n)
-        self._positions = ensemble.positions[self._rows]
-        self._columns = _columns(selection, model)
-        self._center = ensemble.center if self._columns is None else ensemble.center[self._columns]
-        self._noise = ensemble.center.new_empty(n, selection.n_entries)
-        self._generator = torch.Generator(device).manual_seed(seed ^ zlib.crc32(name.encode()))
-        n_steps = options.n_burnin + options.n_draws
-        self.index = torch.randint(n_batches, (n_steps, n), generator=self._generator, device=device)
-        self.excess = ensemble.center.new_empty(n_steps, n)
+        self._base = base.to(ensemble.center)
+        self._observed_base = {name: losses.to(ensemble.center) for name, losses in observed_base.items()}
+        self._checked = set(checked_steps(options))
+        held = options.preconditioner is not None and not options.preconditioner.adapts_while_drawing
+        self._last_adapting = options.n_burnin if held else options.n_burnin + options.n_draws
 
-    def move(self, gradients: Tensor) -> None:
-        """One step of the dynamics, in place."""
-        o, rows = self._options, gradients[self._rows]
-        if self._columns is None:
-            w = self._positions
-        else:
-            w, rows = (t.index_select(1, self._columns) for t in (self._positions, rows))
-        w.lerp_(self._center, 0.5 * o.step_size * o.localization)
-        w.add_(rows, alpha=-0.5 * o.step_size * o.nbeta)
-        w.add_(self._noise.normal_(generator=self._generator), alpha=math.sqrt(o.step_size))
-        if self._columns is not None:
-            self._positions.index_copy_(1, self._columns, w)
+    def take_step(self, step: int) -> None:
+        """Evaluate all chains on their minibatches, note what they see, and move them."""
+        index = torch.cat([w.index[step] for w in self.walkers])
+        excess, gradients = self._evaluate(index)
+        self._observe(index, step - self._options.n_burnin)
+        starts = [w.place(e, gradients) for w, e in self._shares(excess)] if step in self._checked else []
+        for w, e in self._shares(excess):
+            w.excess[step] = e
+            w.move(gradients, adapts=step < self._last_adapting)
+        if starts:
+            excess, gradients = self._evaluate(index)
+            for (w, e), start in zip(self._shares(excess), starts, strict=True):
+                w.check(start, w.place(e, gradients))
 
-    def trace(self, init_loss: float) -> ScopeTrace:
-        excess = self.excess.T.double().cpu().numpy()
-        above = divergence_bound(self._n_entries) / self._options.nbeta
-        below = above + 10.0 * abs(init_loss)
-        sound = np.isfinite(excess) & (-below < excess) & (excess < above)
-        return ScopeTrace(excess=excess, diverged=np.any(~sound, axis=1))
+    def _evaluate(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        losses, gradients = self.ensemble.losses_and_gradients(index)
+        return losses - self._base[index], gradients
+
+    def _observe(self, index: Tensor, draw: int) -> None:
+        if draw < 0:
+            return
+        for name, losses in self.ensemble.observed_losses(index).items():
+            for w, e in self._shares(losses - self._observed_base[name][index]):
+                w.observed[name][draw] = e
+
+    def _shares(self, per_copy: Tensor) -> zip[tuple[Walkers, Tensor]]:
+        return zip(self.walkers, per_copy.split(self._options.n_chains), strict=True)
 
 
-def _columns(selection: ParameterSelection, model: nn.Module) -> Tensor | None:
-    """Positions of the chosen entries in the flat row of the tensors that hold them; None when all are chosen."""
-    tensors = [p.detach() for p in selection.tensors(model)]
-    if selection.n_entries == sum(t.numel() for t in tensors):
-        return None
-    chosen = selection.scatter(tensors[0].new_ones(selection.n_entries), tensors)
-    return torch.cat([t.flatten() for t in chosen]).nonzero()[:, 0]
+def _trace(walkers: Walkers, init_loss: float, options: SgldOptions) -> ScopeTrace:
+    excess = _by_chain(walkers.excess)
+    above = divergence_bound(walkers.n_entries) / options.nbeta
+    below = above + 10.0 * abs(init_loss)
+    sound = np.isfinite(excess) & (-below < excess) & (excess < above)
+    return ScopeTrace(
+        excess=excess,
+        observed={name: _by_chain(trace) for name, trace in walkers.observed.items()},
+        log_acceptance=_by_chain(torch.stack(walkers.acceptance)),
+        step_excess=_by_chain(torch.stack(walkers.step_excess)),
+        diverged=np.any(~sound, axis=1),
+    )
+
+
+def _by_chain(rows: Tensor) -> np.ndarray:
+    return rows.T.double().cpu().numpy()
