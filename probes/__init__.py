@@ -49,11 +49,24 @@ __all__ = [
     "StateDictSeries",
     "Site",
     "Rmsprop",
+from .landscape import degeneracy, hessian_trace, spectral_density, top_eigenvalues
+from .laws import choose_window, fit_law, fit_laws, law_values
+from .llc import calibrate_llc, estimate_llc, estimate_llcs
+from .online_onset import OnlineOnset
+from .onset import detect_onset
+from .potential import compare_degrees, fit_effective_potential, llc_cross_check
+from .sweep import sweep_checkpoints
+from .tails import fit_tail
+
+__all__ = [
+    "OnlineOnset",
     "approach_preference",
     "attention_patterns",
     "attribute_output",
     "bulk_outlier_split",
     "calibrate_llc",
+    "choose_window",
+    "compare_degrees",
     "contact_average_precision",
     "curvature_operator",
     "degeneracy",
@@ -64,6 +77,8 @@ __all__ = [
     "estimate_llcs",
     "fit_effective_potential",
     "fit_law",
+    "fit_laws",
+    "fit_tail",
     "head_ablation",
     "head_circuits",
     "head_parameters",

@@ -2,36 +2,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+from planted_curves import LAWS, planted_law
 
 from probes import fit_law, law_values
-
-LAWS = ("power_law", "exponential", "stretched_exponential", "logarithmic", "logistic")
 
 
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
-
-
-def planted(law, t, rng):
-    """A curve of one law with resolved parameters: its change lies inside the window."""
-
-    def between(low, high):
-        return np.exp(rng.uniform(np.log(low), np.log(high)))
-
-    first, last = t[0], t[-1]
-    if law == "power_law":
-        y = (t - first + first * between(0.3, 3)) ** -rng.uniform(0.4, 1.5)
-    elif law == "exponential":
-        y = np.exp(-t / between(0.01 * last, 0.3 * last))
-    elif law == "stretched_exponential":
-        y = np.exp(-((t / between(0.01 * last, 0.3 * last)) ** rng.uniform(0.35, 0.65)))
-    elif law == "logarithmic":
-        y = np.log(t + first * between(0.1, 3))
-    else:
-        middle = between(0.1 * last, 0.6 * last)
-        y = 1 / (1 + np.exp(-(t - middle) / (middle * rng.uniform(0.1, 0.3))))
-    return rng.normal() + rng.choice([-1, 1]) * between(0.1, 10) * (y - y.min()) / np.ptp(y)
 
 
 def verdicts(n_curves, n_points, decades, noise, seed):
@@ -41,7 +19,7 @@ def verdicts(n_curves, n_points, decades, noise, seed):
     counts = {"right": 0, "undecided": 0, "wrong": 0}
     for i in range(n_curves):
         law = LAWS[i % len(LAWS)]
-        y = planted(law, t, rng)
+        y = planted_law(law, t, rng)
         y = y + noise * np.ptp(y) * rng.standard_normal(n_points)
         preferred = fit_law(t, y, n_bootstrap=0, rng=rng).preferred
         counts["right" if preferred == law else "undecided" if preferred == "undecided" else "wrong"] += 1
@@ -105,11 +83,20 @@ def test_noise_free_laws_give_back_their_parameters(law, clean, parameters, rng)
             {"y_0": 1, "a": 2, "t_mid": 50, "width": 0.4},
         ),
         ("finite_time_power_law", lambda t: 1 + 5 * (1003 - t) ** -0.5, {"y_inf": 1, "a": 5, "t_c": 1003, "p": 0.5}),
+        ("unshifted_power_law", lambda t: 2 - 3 * t**-0.7, {"y_inf": 2, "a": -3, "p": 0.7}),
+        (
+            "broken_power_law",  # Caballero et al. 2022, equation 1: c0 = 0.2, c1 = 0.9, d1 = 30, f1 = 0.3
+            lambda t: 1 + 2 * t**-0.2 * (1 + (t / 30) ** (1 / 0.3)) ** (-0.9 * 0.3),
+            {"y_inf": 1, "a": 2 * 30**-0.2 * 2**-0.27, "p_early": 0.2, "p_late": 1.1, "t_break": 30, "width": 0.3},
+        ),
     ],
 )
 def test_extra_laws_are_available_by_name(law, clean, parameters, rng):
-    t = np.geomspace(1, 1000, 40) if law == "log_logistic" else 1001 - np.geomspace(1, 1000, 40)[::-1]
-    fit = fit_law(t, clean(t), laws=[*LAWS, law], n_bootstrap=40, rng=rng)
+    t = np.geomspace(1, 1000, 40)
+    if law == "finite_time_power_law":
+        t = 1001 - t[::-1]
+    rivals = [name for name in LAWS if (name, law) != ("power_law", "unshifted_power_law")]  # one contains the other
+    fit = fit_law(t, clean(t), laws=[*rivals, law], n_bootstrap=40, rng=rng)
     assert fit.preferred == law
     assert fit.parameters[law] == pytest.approx(parameters, rel=1e-3)
 
@@ -142,7 +129,7 @@ def test_few_noisy_points_abstain_rather_than_err():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("noise", "least_right", "most_wrong"), [(0.01, 475, 10), (0.05, 450, 15), (0.10, 350, 30)])
+@pytest.mark.parametrize(("noise", "least_right", "most_wrong"), [(0.01, 475, 10), (0.05, 450, 10), (0.10, 325, 10)])
 def test_choice_over_five_hundred_curves(noise, least_right, most_wrong):
     counts = verdicts(500, 200, 4, noise, seed=3)
     assert counts["right"] >= least_right, counts
@@ -172,10 +159,10 @@ def test_interval_covers_at_its_nominal_rate(case):
 
 
 @pytest.mark.slow
-def test_interval_covers_under_serially_correlated_noise():
-    # lag-one correlation 0.5 known only from 60 residuals: a little short of nominal is accepted, independent-noise
-    # intervals would cover about 75 %
-    assert coverage(300, 60, 0.03, 0.7, rho=0.5) >= 0.88
+@pytest.mark.parametrize("case", [{"noise": 0.05, "seed": 11}, {"noise": 0.03, "rho": 0.5, "seed": 12}])
+def test_interval_covers_within_two_percent_of_nominal(case):
+    # with a lag-one correlation of 0.5 intervals for independent noise would cover about 75 %
+    assert 0.93 <= coverage(500, 60, p=0.7, **case) <= 0.97
 
 
 @pytest.mark.parametrize("factor", [-3.0, 1e-6, 1e8])
@@ -311,10 +298,56 @@ def test_bad_input_gets_one_clear_line(change, message, rng):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("law", [*LAWS, "log_logistic", "finite_time_power_law"])
+def test_a_shifted_power_law_goes_by_both_names(power_curve):
+    t, y = power_curve
+    one, two = (
+        fit_law(t, y, laws=[name, "exponential"], rng=np.random.default_rng(1))
+        for name in ("power_law", "shifted_power_law")
+    )
+    assert one == two
+    assert one.decades == pytest.approx(
+        min(3.0, np.log10((1000 - one.parameters["power_law"]["t0"]) / (1 - one.parameters["power_law"]["t0"])))
+    )
+
+
+def test_an_unshifted_power_law_has_an_interval_narrower_than_the_shifted_one():
+    rng = np.random.default_rng(1)
+    t = np.geomspace(1, 1000, 40)
+    y = 2 + 3 * t**-0.7 + 0.05 * rng.standard_normal(40)
+    shifted, unshifted = (fit_law(t, y, laws=[law], rng=rng) for law in ("power_law", "unshifted_power_law"))
+    assert unshifted.interval[0] <= 0.7 <= unshifted.interval[1]
+    assert np.diff(unshifted.interval)[0] < np.diff(shifted.interval)[0]
+    half = 0.5 * np.diff(unshifted.interval)[0]
+    assert half == pytest.approx(1.96 * unshifted.standard_errors["unshifted_power_law"]["p"], rel=0.3)
+    assert unshifted.decades == pytest.approx(3.0)
+    assert np.isnan(fit_law(t, y, laws=["exponential"], rng=rng).decades)
+
+
+def test_a_break_is_seen_and_a_plain_power_law_is_not_broken():
+    rng = np.random.default_rng(6)
+    t = np.geomspace(1, 1e4, 200)
+    broken = law_values(
+        "broken_power_law",
+        t,
+        {"y_inf": 1.0, "a": 1.0, "p_early": 0.2, "p_late": 1.2, "t_break": 100.0, "width": 0.2},
+    )
+    for clean, preferred in ((broken, "broken_power_law"), (1 + 3 * (t + 1) ** -0.6, "power_law")):
+        y = clean + 0.02 * np.ptp(clean) * rng.standard_normal(200)
+        fit = fit_law(t, y, laws=[*LAWS, "broken_power_law"], n_bootstrap=0, rng=rng)
+        assert fit.preferred == preferred
+        if preferred == "broken_power_law":
+            for name, value in (("p_early", 0.2), ("p_late", 1.2), ("t_break", 100.0)):
+                error = fit.standard_errors[preferred][name]
+                assert abs(fit.parameters[preferred][name] - value) <= 4 * error
+                assert error < 0.5 * value
+
+
+@pytest.mark.parametrize(
+    "law", [*LAWS, "log_logistic", "finite_time_power_law", "unshifted_power_law", "broken_power_law"]
+)
 def test_law_values_are_those_the_residuals_were_taken_from(law, rng):
     t = np.geomspace(1, 1000, 40)
-    y = planted(law if law in LAWS else "power_law", t, rng) + 0.02 * rng.standard_normal(40)
+    y = planted_law(law if law in LAWS else "power_law", t, rng) + 0.02 * rng.standard_normal(40)
     fit = fit_law(t, y, laws=(law, "exponential") if law != "exponential" else (law,), n_bootstrap=0, rng=rng)
     residuals = y - law_values(law, t, fit.parameters[law])
     assert np.sqrt(np.mean(residuals**2)) == pytest.approx(fit.residual_rms[law], rel=1e-6)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from probes.potential import fit_effective_potential, llc_cross_check
+from probes.potential import compare_degrees, fit_effective_potential, llc_cross_check
 
 
 @pytest.fixture
@@ -167,3 +167,62 @@ def test_bad_input_gets_one_clear_line(change, message, rng):
     arguments = {"t": t, "loss": 1 / t, "observable": t**-0.5} | change
     with pytest.raises(ValueError, match=message):
         fit_effective_potential(rng=rng, **arguments)
+
+
+def test_every_route_to_the_degree_agrees_on_a_quartic():
+    fit = fit_effective_potential(*curves(4, 1, noise=0.003), rng=np.random.default_rng(0))
+    report = compare_degrees(fit, llc_value=0.25, llc_standard_error=0.01)
+    assert report.verdict == "agree"
+    assert report.reason == ""
+    assert set(report.degrees) == set(report.intervals) == {"loss", "observable", "ratio", "llc"}
+    assert all(holds(report.intervals[route], 4.0) for route in report.intervals)
+    assert report.degrees["ratio"] == pytest.approx(fit.loss_exponent / fit.relaxation_exponent)
+    assert report.degrees["llc"] == 4.0
+    assert report.intervals["llc"] == pytest.approx((1 / 0.2695996, 1 / 0.2304004), rel=1e-6)
+    assert report.p_values["curves"] == fit.consistency_p_value
+    assert report.p_values["llc"] == llc_cross_check(fit, 0.25, 0.01).p_value
+
+
+def test_a_quadratic_learning_coefficient_disagrees_with_a_quartic_relaxation():
+    fit = fit_effective_potential(*curves(4, 1, noise=0.003), rng=np.random.default_rng(0))
+    report = compare_degrees(fit, llc_value=0.5, llc_standard_error=0.01)
+    assert report.verdict == "disagree"
+    assert report.p_values["llc"] < 1e-6
+    assert "LLC" in report.reason
+
+
+def test_a_wrong_order_of_the_observable_is_a_disagreement_of_the_curves():
+    fit = fit_effective_potential(*curves(4, 2, noise=0.003), observable_order=1, rng=np.random.default_rng(0))
+    report = compare_degrees(fit)
+    assert report.verdict == "disagree"
+    assert "loss and observable" in report.reason
+    assert np.isnan([report.degrees["llc"], *report.intervals["llc"], report.p_values["llc"]]).all()
+
+
+@pytest.mark.parametrize("m", [1, 2])
+def test_a_quadratic_potential_agrees_by_its_rates(m):
+    fit = fit_effective_potential(*curves(2, m, noise=0.01), observable_order=m, rng=np.random.default_rng(0))
+    report = compare_degrees(fit, llc_value=0.49, llc_standard_error=0.02)
+    assert report.verdict == "agree"
+    assert report.degrees["loss"] == report.degrees["observable"] == 2.0
+    assert holds(report.intervals["ratio"], 2.0)
+    wrong = dataclasses.replace(fit, observable_order=2.0 * m)  # rates then give twice the degree
+    assert compare_degrees(wrong).verdict == "disagree"
+
+
+def test_intervals_that_agree_with_anything_are_no_agreement():
+    fit = fit_effective_potential(*curves(4, 1, noise=0.003), rng=np.random.default_rng(0))
+    report = compare_degrees(fit, llc_value=0.25, llc_standard_error=0.2)
+    assert report.verdict == "undecided"
+    assert report.intervals["llc"][1] == np.inf
+    assert "by the llc lies anywhere between 1.56 and inf" in report.reason
+    undecided = dataclasses.replace(fit, preferred="undecided", reason="no law", k=np.nan, k_interval=(np.nan, np.nan))
+    assert compare_degrees(undecided, llc_value=0.25, llc_standard_error=0.01).reason == (
+        "the potential is undecided: no law"
+    )
+
+
+def test_half_a_learning_coefficient_is_refused():
+    fit = fit_effective_potential(*curves(4, 1, noise=0.003), n_bootstrap=40, rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"belong together; got 0.25 and None: give both or none"):
+        compare_degrees(fit, llc_value=0.25)

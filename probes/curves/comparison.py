@@ -12,9 +12,10 @@ from .families import LAWS, Law, boxes
 from .least_squares import grid_rss, linear_parameters, solve
 from .resampling import effective_points, lag_correlation
 
-WEIGHT_THRESHOLD = 0.75
-"""Weight the best law must reach. Our choice, measured on planted curves of all laws with 5 % noise, 200 points, four
-decades: 97 % right, 2 % undecided, 1 % wrong (30 points, three decades: 62, 34, 4)."""
+WEIGHT_THRESHOLD = 0.85
+"""Weight the best law must reach. Our choice, measured on 300 planted curves of all laws, 200 points, four decades:
+with 5 % noise 95 % right, 4 % undecided, 1 % wrong, with 10 % noise 72, 27 and 1. At 0.75, 5 % of 500 curves with 10 %
+noise were wrong."""
 
 EVIDENCE_OF_CHANGE = 10.0
 """By how much the best law must beat a constant in the criterion ("very strong": Kass and Raftery 1995, 3.2)."""
@@ -43,6 +44,13 @@ class LawSolution:
     def values(self, t: np.ndarray) -> np.ndarray:
         """The fitted curve, ``(point,)``."""
         return self.offset + self.amplitude * self.law.shape(t, self.theta[None])[0]
+
+    def decades(self, t: np.ndarray) -> float:
+        """Decades of the clock the law was seen over; for a shifted power law, of its own clock if those are fewer."""
+        window = float(np.log10(t[-1] / t[0]))
+        if self.law.name not in ("power_law", "finite_time_power_law"):
+            return window
+        return min(window, float(np.log10(1.0 + np.ptp(t) / np.exp(self.theta[1]))))
 
     def parameters(self, t: np.ndarray) -> dict[str, float]:
         """The parameters of the law's formula by name."""
@@ -132,11 +140,9 @@ def _verdict(curve: Curve, best: LawSolution, weight: float, gain: float) -> str
         return "the curve is not told from a constant"
     if weight < WEIGHT_THRESHOLD:
         return f"the best law, {best.law.name}, has weight {weight:.2f}, below {WEIGHT_THRESHOLD:g}"
-    if best.law.name in ("power_law", "finite_time_power_law"):
-        lead = float(np.exp(best.theta[1]))
-        decades = min(curve.window[2], float(np.log10(1.0 + np.ptp(curve.t) / lead)))
-        if decades < 1.0:
-            return f"a power law over {decades:.2f} decades, less than one, is no evidence"
+    decades = best.decades(curve.t)
+    if best.law.n_exponents and decades < 1.0:
+        return f"a power law over {decades:.2f} decades, less than one, is no evidence"
     return ""
 
 

@@ -33,14 +33,14 @@ class Law:
         shape: the unscaled curve.
         axes: for a clock, the search grid of each shape parameter; its ends are the box.
         describe: shape parameters, offset, amplitude and clock to the named parameters of the formula.
-        has_signed_exponent: the first shape parameter is an exponent p, with one box for either sign.
+        n_exponents: how many of the first shape parameters are exponents p, with one box for either sign.
     """
 
     name: str
     shape: Shape
     axes: Callable[[np.ndarray], tuple[np.ndarray, ...]]
     describe: Callable[[np.ndarray, float, float, np.ndarray], dict[str, float]]
-    has_signed_exponent: bool = False
+    n_exponents: int = 0
 
     @property
     def n_parameters(self) -> int:
@@ -53,9 +53,9 @@ def boxes(law: Law, t: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.n
     axes = law.axes(t)
     lower = np.tile([axis[0] for axis in axes], (len(starts), 1))
     upper = np.tile([axis[-1] for axis in axes], (len(starts), 1))
-    if law.has_signed_exponent:
-        grows = starts[:, 0] < 0
-        lower[~grows, 0], upper[grows, 0] = SMALLEST_EXPONENT, -SMALLEST_EXPONENT
+    for d in range(law.n_exponents):
+        grows = starts[:, d] < 0
+        lower[~grows, d], upper[grows, d] = SMALLEST_EXPONENT, -SMALLEST_EXPONENT
     return lower, upper
 
 
@@ -83,6 +83,36 @@ def power(t: np.ndarray, theta: np.ndarray) -> np.ndarray:
 def _describe_power(theta: np.ndarray, offset: float, amplitude: float, t: np.ndarray) -> dict[str, float]:
     p, delay = float(theta[0]), float(np.exp(theta[1]))
     return {"y_inf": offset + amplitude / p, "a": -amplitude / p * delay**p, "t0": float(t[0]) - delay, "p": p}
+
+
+def _describe_unshifted(theta: np.ndarray, offset: float, amplitude: float, t: np.ndarray) -> dict[str, float]:
+    described = _describe_power(np.append(theta, np.log(t[0])), offset, amplitude, t)
+    return {name: described[name] for name in ("y_inf", "a", "p")}
+
+
+def _broken(t: np.ndarray, theta: np.ndarray) -> np.ndarray:
+    """One at the break; slope -p_early far before it and -p_late far after it on doubly logarithmic axes."""
+    early, late, log_break, log_width = (theta[:, d : d + 1] for d in range(4))
+    log_u, width = np.log(t) - log_break, np.exp(log_width)
+    return np.exp(-early * log_u - (late - early) * width * (np.logaddexp(0.0, log_u / width) - np.log(2.0)))
+
+
+def _breaks(t: np.ndarray) -> np.ndarray:
+    """Grid of log break times: half a decade from either end, in a short window a quarter of it."""
+    first, last = np.log(t[0]), np.log(t[-1])
+    margin = min(0.5 * np.log(10.0), 0.25 * (last - first))
+    return np.linspace(first + margin, last - margin, 9)
+
+
+def _describe_broken(theta: np.ndarray, offset: float, amplitude: float, t: np.ndarray) -> dict[str, float]:
+    return {
+        "y_inf": offset,
+        "a": amplitude,
+        "p_early": float(theta[0]),
+        "p_late": float(theta[1]),
+        "t_break": float(np.exp(theta[2])),
+        "width": float(np.exp(theta[3])),
+    }
 
 
 def _finite_time(t: np.ndarray, theta: np.ndarray) -> np.ndarray:
@@ -147,7 +177,7 @@ LAWS: dict[str, Law] = {
             power,
             lambda t: (_both_signs(LARGEST_EXPONENT, 16), delays(t)),
             _describe_power,
-            has_signed_exponent=True,
+            n_exponents=1,
         ),
         Law("exponential", _exponential, lambda t: (time_scales(t, 60),), _describe_exponential),
         Law(
@@ -180,9 +210,29 @@ LAWS: dict[str, Law] = {
             _finite_time,
             lambda t: (_both_signs(LARGEST_EXPONENT, 16), delays(-t[::-1])),
             _describe_finite_time,
-            has_signed_exponent=True,
+            n_exponents=1,
+        ),
+        Law(
+            "unshifted_power_law",
+            lambda t, theta: power(t, np.column_stack([theta, np.full(len(theta), np.log(t[0]))])),
+            lambda t: (_both_signs(LARGEST_EXPONENT, 40),),
+            _describe_unshifted,
+            n_exponents=1,
+        ),
+        Law(
+            "broken_power_law",
+            _broken,
+            lambda t: (
+                _both_signs(LARGEST_EXPONENT, 6),
+                _both_signs(LARGEST_EXPONENT, 6),
+                _breaks(t),
+                np.log(np.geomspace(0.1, 1.0, 3)),
+            ),
+            _describe_broken,
+            n_exponents=2,
         ),
     )
 }
 """Every law by name. The first five are the default of ``fit_law``. Extra are ``log_logistic`` (a logistic in log t,
-whose tail is itself a power law) and ``finite_time_power_law`` (``(t_c - t)^-p``, the escape from a saddle)."""
+whose tail is itself a power law), ``finite_time_power_law`` (``(t_c - t)^-p``, the escape from a saddle),
+``unshifted_power_law`` (t0 held at zero) and ``broken_power_law`` (two exponents with a smooth break)."""

@@ -5,20 +5,29 @@ from __future__ import annotations
 import numpy as np
 
 
-def lag_correlation(residuals: np.ndarray, n_parameters: int) -> float:
-    """Correlation of successive residuals, zero unless it is significantly positive (one-sided 5 %).
+def significant_correlation(residuals: np.ndarray, n_parameters: int, quantile: float = 2.326) -> tuple[float, float]:
+    """Correlation of successive residuals and the largest that independent errors explain (one-sided 1 %).
 
     Residuals of a fit with p parameters are anticorrelated by about (p + 1) / n in the mean; that is added back
-    (our choice, first order), then once more by (1 + 3 rho) / n for the small-sample bias of the estimator.
+    (our choice, first order).
     """
     n = len(residuals)
     power = float(residuals @ residuals)
     if n < 8 or power <= 0:
-        return 0.0
+        return 0.0, 0.0
     rho = float(residuals[1:] @ residuals[:-1]) / power + (n_parameters + 1) / n
-    if rho <= 1.645 / np.sqrt(n):
+    return rho, quantile / float(np.sqrt(n))
+
+
+def lag_correlation(residuals: np.ndarray, n_parameters: int) -> float:
+    """Correlation of successive residuals, zero unless it is significantly positive (one-sided 5 %).
+
+    A significant one is corrected once more by (1 + 3 rho) / n for the small-sample bias of the estimator.
+    """
+    rho, threshold = significant_correlation(residuals, n_parameters, 1.645)
+    if rho <= threshold:
         return 0.0
-    return min(rho + (1.0 + 3.0 * rho) / n, 0.95)
+    return min(rho + (1.0 + 3.0 * rho) / len(residuals), 0.95)
 
 
 def effective_points(n: int, rho: float) -> float:

@@ -15,7 +15,8 @@ from .joint import Interval, JointFit, fit_joint
 
 _NAN = float("nan")
 _COMPARED = ("power_law", "exponential", "stretched_exponential", "logarithmic", "logistic")
-_CONSISTENCY = 0.01
+CONSISTENCY = 0.01
+"""Least p-value of degrees that agree (our choice)."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def fit_effective_potential(
 
     and k = 2 gives exponentials. Both curves are fitted at once with a common t0, first with two free exponents (their
     ratio is k / m, without an assumption on m), then with one k and the given m. A potential is preferred if the
-    product of the two curves' law weights (they share one law) puts 0.75 on the power law or on the exponential,
+    product of the two curves' law weights (they share one law) puts 0.85 on the power law or on the exponential,
     neither curve alone prefers another, a power law spans a decade of t - t0, and one k explains both exponents
     (F test, p >= 0.01). Otherwise "undecided", which includes a plain Adam run at constant speed.
 
@@ -218,7 +219,7 @@ def _verdict(weights: dict[str, float], comparisons: tuple[Comparison, ...], joi
         return "undecided", "a power law that grows is no relaxation"
     if joint.decades < 1.0:
         return "undecided", f"a power law over {joint.decades:.2f} decades, less than one, is no evidence"
-    if joint.p_value < _CONSISTENCY:
+    if joint.p_value < CONSISTENCY:
         return (
             "undecided",
             f"no one degree explains both exponents (p = {joint.p_value:.2g}): another observable_order?",

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from .curves import (
+from probes.curves import (
     LARGEST_EXPONENT,
     LAWS,
     Comparison,
     Curve,
+    LawSolution,
     Problem,
     checked_curve,
     compare_laws,
@@ -26,18 +27,10 @@ from .curves import (
     resampled_noise,
 )
 
-DEFAULT_LAWS = ("power_law", "exponential", "stretched_exponential", "logarithmic", "logistic")
+SYNONYMS = {"shifted_power_law": "power_law"}
+"""Names of the literature for laws that have another name here."""
 
-FORMULAS: dict[str, Callable[..., np.ndarray]] = {
-    "power_law": lambda t, y_inf, a, t0, p: y_inf + a * (t - t0) ** -p,
-    "exponential": lambda t, y_inf, a, T: y_inf + a * np.exp(-t / T),
-    "stretched_exponential": lambda t, y_inf, a, T, beta: y_inf + a * np.exp(-((t / T) ** beta)),
-    "logarithmic": lambda t, a, b, t0: a + b * np.log(t + t0),
-    "logistic": lambda t, y_0, a, t_mid, width: y_0 + a / (1 + np.exp(-(t - t_mid) / width)),
-    "log_logistic": lambda t, y_0, a, t_mid, width: y_0 + a / (1 + (t / t_mid) ** (-1 / width)),
-    "finite_time_power_law": lambda t, y_inf, a, t_c, p: y_inf + a * (t_c - t) ** -p,
-}
-"""The laws as functions of time and the parameters ``fit_law`` reports."""
+DEFAULT_LAWS = ("power_law", "exponential", "stretched_exponential", "logarithmic", "logistic")
 
 
 @dataclass(frozen=True)
@@ -48,11 +41,13 @@ class LawFit:
         preferred: a law, or "undecided".
         reason: why it is undecided; empty if decided.
         exponent: p of ``y_inf + a (t - t0)^-p``, negative for growth. The power law's own best p **whatever law is
-            preferred**: evidence of a power law only if ``preferred == "power_law"``. NaN for a constant curve or
-            when the power law was not among the laws.
+            preferred**: evidence of a power law only if ``preferred == "power_law"``. Of the unshifted power law if
+            only that was among the laws; NaN if neither was, and for a constant curve.
         interval: 95 % interval of the exponent; an infinite end means that the data do not bound it inside
             [-4, 4]. NaN with the exponent.
         window: first clock value, last clock value, decades between them.
+        decades: decades of ``t - t0`` that the power law was seen over, at most those of the window; NaN with the
+            exponent.
         weights: law to weight, summing to one; NaN for a constant curve.
         parameters: law to named parameters of its formula (see ``fit_law``); empty for a constant curve.
         standard_errors: law to linearised standard error of each parameter; empty for a constant curve.
@@ -68,6 +63,7 @@ class LawFit:
     exponent: float
     interval: tuple[float, float]
     window: tuple[float, float, float]
+    decades: float
     weights: dict[str, float]
     parameters: dict[str, dict[str, float]]
     standard_errors: dict[str, dict[str, float]]
@@ -98,6 +94,14 @@ def fit_law(
         logistic                y = y_0 + a / (1 + exp(-(t - t_mid) / width))      in t; t_mid inside the window
         log_logistic            y = y_0 + a / (1 + (t / t_mid)^(-1 / width)), not a default: its tail is a power law
         finite_time_power_law   y = y_inf + a (t_c - t)^(-p)     t_c > t[-1], not a default
+        unshifted_power_law     y = y_inf + a t^(-p)             power_law with t0 = 0, not a default
+        broken_power_law        y = y_inf + a u^(-p_early) ((1 + u^(1 / width)) / 2)^(-(p_late - p_early) width),
+                                u = t / t_break, 0.1 <= width <= 1, half a decade or more from either end; not a default
+
+    ``power_law`` is what the literature of scaling laws calls a *shifted* power law with a limit, and goes by that name
+    too (``shifted_power_law``). The three power laws contain each other: with t0 = 0 it is the unshifted one, which a
+    broken one with two equal exponents is as well. Compared together they share the weight until the data resolve what
+    the larger one adds, so name one of them unless that is the question.
 
     The ranges of p and beta keep laws apart that are limits of each other: p -> infinity is an exponential, p -> 0 a
     logarithm, beta -> 1 an exponential. Offset and amplitude are solved in closed form, the other parameters by a
@@ -105,7 +109,7 @@ def fit_law(
 
     Choice: weights ``exp(-BIC / 2)``, normalised. BIC and not AICc because it was measured better on planted curves:
     at equal error rates it decides more often, since AICc can never reject a law that has the true one as a limit. A
-    law is preferred if its weight reaches 0.75, it beats a constant by 10 in BIC, and, for a power law, both the
+    law is preferred if its weight reaches 0.85, it beats a constant by 10 in BIC, and, for a power law, both the
     window and t - t0 span a decade. Otherwise "undecided".
     Serially correlated residuals, from the noise or because no law fits, count as fewer points.
 
@@ -137,27 +141,39 @@ def fit_law(
         About 0.08 s of one core for 30 points (0.02 s of it for the laws), 0.3 s for 200, 1.4 s for 1000.
 
     References:
-        Golub and Pereyra 1973, doi:10.1137/0710036 (variable projection). Schwarz 1978, doi:10.1214/aos/1176344136
-        (BIC). Burnham and Anderson 2002, section 2.9 (weights). Davison and Hinkley 1997, section 5.4
-        (bootstrap-calibrated likelihood intervals).
+        Golub and Pereyra 1973, doi:10.1137/0710036 (variable projection). Caballero et al. 2022, arXiv:2210.14891,
+        equation 1 with one break (broken power law; we scale it to one at the break). Schwarz 1978,
+        doi:10.1214/aos/1176344136 (BIC). Burnham and Anderson 2002, section 2.9 (weights). Davison and Hinkley 1997,
+        section 5.4 (bootstrap-calibrated likelihood intervals).
     """
-    names = _checked_laws(laws)
+    names = checked_laws(laws)
     if n_bootstrap != 0 and n_bootstrap < 40:
         raise ValueError(f"n_bootstrap must be 0 (no interval) or at least 40; got {n_bootstrap}")
-    curve = checked_curve(t, y, sigma=sigma, n_points=max(LAWS[name].n_parameters for name in names) + 2)
-    comparison = compare_laws(curve, names)
-    exponent, interval = float("nan"), (float("nan"), float("nan"))
-    if "power_law" in comparison.solutions:
-        exponent = float(comparison.solutions["power_law"].theta[0])
-        if n_bootstrap:
-            interval = _exponent_interval(curve, comparison, n_bootstrap, rng)
+    curve = checked_curve(t, y, sigma=sigma, n_points=least_points(names))
+    return record(curve, compare_laws(curve, names), n_bootstrap=n_bootstrap, rng=rng)
+
+
+def least_points(names: Sequence[str]) -> int:
+    """Fewest points of a curve that these laws are fitted to."""
+    return max(LAWS[name].n_parameters for name in names) + 2
+
+
+def record(curve: Curve, comparison: Comparison, *, n_bootstrap: int, rng: np.random.Generator) -> LawFit:
+    """Result of a comparison, with the interval of the power law's exponent."""
     solutions = comparison.solutions
+    exponent, decades, interval = float("nan"), float("nan"), (float("nan"), float("nan"))
+    power_law = solutions.get("power_law", solutions.get("unshifted_power_law"))
+    if power_law is not None:
+        exponent, decades = float(power_law.theta[0]), power_law.decades(curve.t)
+        if n_bootstrap:
+            interval = _exponent_interval(curve, power_law, comparison.rho, n_bootstrap, rng)
     return LawFit(
         preferred=comparison.preferred,
         reason=comparison.reason,
         exponent=exponent,
         interval=interval,
         window=curve.window,
+        decades=decades,
         weights=comparison.weights,
         parameters={name: s.parameters(curve.t) for name, s in solutions.items()},
         standard_errors={
@@ -169,26 +185,13 @@ def fit_law(
         serial_correlation=comparison.rho,
         converged={name: s.converged for name, s in solutions.items()},
         n_points=curve.n,
-        settings={"laws": names, "n_bootstrap": n_bootstrap, "sigma_given": curve.scale_known},
+        settings={"laws": tuple(comparison.weights), "n_bootstrap": n_bootstrap, "sigma_given": curve.scale_known},
     )
 
 
-def law_values(
-    law: str, t: Float[np.ndarray, " point"] | ArrayLike, parameters: Mapping[str, float]
-) -> Float[np.ndarray, " point"]:
-    """Values of a law at times ``t``, from the parameters that ``fit_law`` names; to draw or extrapolate a fit.
-
-    Raises:
-        ValueError: an unknown law.
-    """
-    if law not in FORMULAS:
-        raise ValueError(f"law must be one of {', '.join(FORMULAS)}; got {law!r}")
-    return FORMULAS[law](np.asarray(t, dtype=np.float64), **parameters)
-
-
-def _checked_laws(laws: Sequence[str]) -> tuple[str, ...]:
+def checked_laws(laws: Sequence[str]) -> tuple[str, ...]:
     """The names of the laws, each known and given once."""
-    names = (laws,) if isinstance(laws, str) else tuple(laws)
+    names = tuple(SYNONYMS.get(name, name) for name in ((laws,) if isinstance(laws, str) else laws))
     if not names:
         raise ValueError(f"laws is empty; choose from {', '.join(LAWS)}")
     for name in names:
@@ -207,11 +210,13 @@ def _variance(curve: Curve, rss: float, n_parameters: int) -> float:
 
 
 def _exponent_interval(
-    curve: Curve, comparison: Comparison, n_bootstrap: int, rng: np.random.Generator
+    curve: Curve, solution: LawSolution, rho: float, n_bootstrap: int, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Profile interval of the power law's exponent; the profile runs through p = 0, the logarithm."""
-    solution = comparison.solutions["power_law"]
-    exponents, delay = np.linspace(-LARGEST_EXPONENT, LARGEST_EXPONENT, 33), delays(curve.t, 24)
+    """Profile interval of a power law's exponent; the profile runs through p = 0, the logarithm."""
+    shifted, n_free = solution.law.name == "power_law", solution.law.n_parameters
+    theta = solution.theta if shifted else np.append(solution.theta, np.log(curve.t[0]))
+    delay = delays(curve.t, 24) if shifted else theta[1:]  # an empty box holds t0 at zero
+    exponents = np.linspace(-LARGEST_EXPONENT, LARGEST_EXPONENT, 33)
     grid = np.stack(np.meshgrid(exponents, delay, indexing="ij"), axis=-1).reshape(-1, 2)
     weight = curve.weight[None]
 
@@ -225,13 +230,13 @@ def _exponent_interval(
         lower=grid[0],
         upper=grid[-1],
         starts=lambda ys: grid[grid_rss(shapes, ys, weight).argmin(axis=1)][:, None, :],
-        freedom=curve.n - solution.law.n_parameters,
+        freedom=curve.n - n_free,
         least_variance=1.0 if curve.scale_known else 0.0,
     )
     fitted = solution.values(curve.t)
     residuals = (curve.y - fitted) * curve.weight
-    residuals *= np.sqrt(_variance(curve, solution.rss, 4) * (curve.n - 4) / max(solution.rss, 1e-300))
-    noise = resampled_noise(residuals, comparison.rho, solution.law.n_parameters, n_bootstrap, rng)
+    residuals *= np.sqrt(_variance(curve, solution.rss, n_free) * (curve.n - n_free) / max(solution.rss, 1e-300))
+    noise = resampled_noise(residuals, rho, n_free, n_bootstrap, rng)
     resampled = (fitted + noise / curve.weight)[:, None, :]
-    free = problem.minimise(resampled, solution.theta)
-    return profile_interval(problem, curve.y[None], solution.theta, 0, resampled, free)
+    free = problem.minimise(resampled, theta)
+    return profile_interval(problem, curve.y[None], theta, 0, resampled, free)
