@@ -30,36 +30,27 @@ from .landscape import (
     spectral_density,
     top_eigenvalues,
 )
-from .laws import fit_law, law_values
-from .llc import calibrate_llc, estimate_llc, estimate_llcs
-from .objective import SplitLoss
+from .laws import choose_window, fit_law, fit_laws, law_values
 from .llc import Rmsprop, calibrate_llc, estimate_llc, estimate_llcs, join_llcs, wbic_nbeta
+from .objective import SplitLoss
+from .online_onset import OnlineOnset
 from .onset import detect_onset
-from .patching import Site, patch_activation, patch_path
 from .parameters import head_parameters
-from .potential import fit_effective_potential, llc_cross_check
+from .patching import Site, patch_activation, patch_path
+from .potential import compare_degrees, fit_effective_potential, llc_cross_check
 from .series import FunctionSeries, StateDictSeries
 from .sweep import FunctionProbe, Measurement, sweep_checkpoints
+from .tails import fit_tail
 
 __all__ = [
     "FunctionProbe",
     "FunctionSeries",
     "Measurement",
+    "OnlineOnset",
+    "Rmsprop",
+    "Site",
     "SplitLoss",
     "StateDictSeries",
-    "Site",
-    "Rmsprop",
-from .landscape import degeneracy, hessian_trace, spectral_density, top_eigenvalues
-from .laws import choose_window, fit_law, fit_laws, law_values
-from .llc import calibrate_llc, estimate_llc, estimate_llcs
-from .online_onset import OnlineOnset
-from .onset import detect_onset
-from .potential import compare_degrees, fit_effective_potential, llc_cross_check
-from .sweep import sweep_checkpoints
-from .tails import fit_tail
-
-__all__ = [
-    "OnlineOnset",
     "approach_preference",
     "attention_patterns",
     "attribute_output",
@@ -97,6 +88,6 @@ __all__ = [
     "spectral_density",
     "sweep_checkpoints",
     "top_eigenvalues",
-    "what_heads_track",
     "wbic_nbeta",
+    "what_heads_track",
 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import stats
+from scipy.special import stdtrit
 
 Groups = Int[np.ndarray, " scene"]
 
@@ -24,7 +24,7 @@ def group_index(groups: np.ndarray | None, n_scenes: int) -> tuple[Int[np.ndarra
 
 def student_quantile(groups: np.ndarray | None, n_scenes: int) -> float:
     """Half width of a 95 % interval in standard errors: Student's t with one degree of freedom less than groups."""
-    return float(stats.t.ppf(0.975, group_index(groups, n_scenes)[1] - 1))
+    return float(stdtrit(group_index(groups, n_scenes)[1] - 1, 0.975))
 
 
 def error_of_sum(influence: np.ndarray, groups: np.ndarray | None) -> np.ndarray:

@@ -49,7 +49,11 @@ def landscape() -> dict:
     common = {"loss_fn": loss_fn, "generator": generator}
     chains = {**common, "nbeta": 20.0, "n_chains": 3, "n_draws": 20, "n_burnin": 10}
     density = probes.spectral_density(model, batches, n_probes=3, n_steps=15, **common)
+    blocks = {"first": "0.*", "last": "2.*"}
+    (x, _), (other, _) = batches
     return {
+        "blocks": probes.hessian_blocks(model, batches, blocks=blocks, k=2, n_probes=2, n_steps=4, **common),
+        "patching": probes.patch_activation(model, x, other, ["0", "2"], metric=lambda output: output[:, 0]),
         "eigenvalues": probes.top_eigenvalues(model, batches, k=4, **common),
         "density": density,
         "flat": probes.degeneracy(density, relative_threshold=1e-2),
@@ -69,6 +73,8 @@ def heads_plots(s: dict[str, np.ndarray]) -> dict:
     null = probes.permutation_null(s["pattern"], s["contacts"], rng=rng(), n_permutations=20)
     radial = probes.radial_attention(s["pattern"], s["distances"], edges=EDGES)
     correlation = probes.distance_correlation(s["pattern"], s["distances"], edges=EDGES)
+    tracked = {"distance": s["distances"], "contact": s["contacts"], "approaching": s["approaching"]}
+    tracking = probes.what_heads_track(s["pattern"], tracked, rng=rng(), n_permutations=99)
     approach = probes.approach_preference(s["pattern"], s["distances"], s["approaching"], edges=EDGES)
     return {
         "average_precision": lambda **ax: plots.plot_average_precision(
@@ -76,6 +82,7 @@ def heads_plots(s: dict[str, np.ndarray]) -> dict:
         ),
         "radial_attention": lambda **ax: plots.plot_radial_attention(radial, **ax),
         "distance_correlation": lambda **ax: plots.plot_distance_correlation(correlation, **ax),
+        "head_tracking": lambda **ax: plots.plot_head_tracking(tracking, **ax),
         "approach_preference": lambda **ax: plots.plot_approach_preference(approach, head=0, **ax),
     }
 
@@ -85,6 +92,8 @@ def landscape_plots(s: dict) -> dict:
         "eigenvalues": lambda **ax: plots.plot_eigenvalues(s["eigenvalues"], **ax),
         "spectral_density": lambda **ax: plots.plot_spectral_density(s["density"], **ax),
         "near_null_share": lambda **ax: plots.plot_near_null_share(s["density"], s["flat"], **ax),
+        "hessian_blocks": lambda **ax: plots.plot_hessian_blocks(s["blocks"], **ax),
+        "patching": lambda **ax: plots.plot_patching(s["patching"], **ax),
         "llc_traces": lambda **ax: plots.plot_llc_traces(s["estimate"], **ax),
         "llc_calibration": lambda **ax: plots.plot_llc_calibration(s["calibration"], **ax),
         "llcs": lambda **ax: plots.plot_llcs({"model": s["estimate"], "head": s["estimate"]}, **ax),
@@ -95,11 +104,14 @@ def curve_plots() -> dict:
     noise = np.random.default_rng(2).standard_normal(len(T))
     y = 0.1 + T**-0.5 + 0.005 * noise
     rise = np.where(T > 30, 1 - (30 / T) ** 2, 0.0) + 0.02 * noise
+    sizes = rng().pareto(1.5, 300) + 1
+    tail = probes.fit_tail(sizes, n_bootstrap=40, rng=rng())
     fit, onset = probes.fit_law(T, y, n_bootstrap=40, rng=rng()), probes.detect_onset(T, rise, rng=rng())
     potential = probes.fit_effective_potential(T, T**-2.0 + 1e-4 * noise, T**-0.5, n_bootstrap=40, rng=rng())
     return {
         "law_fit": lambda **ax: plots.plot_law_fit(T, y, fit, sigma=0.005, **ax),
         "onset": lambda **ax: plots.plot_onset(T, rise, onset, **ax),
+        "tail": lambda **ax: plots.plot_tail(sizes, tail, **ax),
         "effective_potential": lambda **ax: plots.plot_effective_potential(potential, **ax),
     }
 
@@ -118,20 +130,31 @@ def check(draw) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["average_precision", "radial_attention", "distance_correlation", "approach_preference"]
+    "name",
+    ["average_precision", "radial_attention", "distance_correlation", "approach_preference", "head_tracking"],
 )
 def test_heads(scenes, name):
     check(heads_plots(scenes)[name])
 
 
 @pytest.mark.parametrize(
-    "name", ["eigenvalues", "spectral_density", "near_null_share", "llc_traces", "llc_calibration", "llcs"]
+    "name",
+    [
+        "eigenvalues",
+        "spectral_density",
+        "near_null_share",
+        "hessian_blocks",
+        "patching",
+        "llc_traces",
+        "llc_calibration",
+        "llcs",
+    ],
 )
 def test_landscape_and_llc(landscape, name):
     check(landscape_plots(landscape)[name])
 
 
-@pytest.mark.parametrize("name", ["law_fit", "onset", "effective_potential"])
+@pytest.mark.parametrize("name", ["law_fit", "onset", "tail", "effective_potential"])
 def test_curves(name):
     check(curve_plots()[name])
 

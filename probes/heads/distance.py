@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import optimize
 
 from ..groups import Groups, correlation_interval, error_of_sum, interval, student_quantile
 from .correlation import ROUNDING, pearson, spearman
@@ -272,7 +271,9 @@ def _decay_length(
     def residuals(p: np.ndarray) -> np.ndarray:
         return (p[0] * np.exp(-r / np.exp(p[1])) + p[2] - c) / e
 
-    fit = optimize.least_squares(
+    from scipy.optimize import least_squares  # late: it takes as long to import as all other probes
+
+    fit = least_squares(
         residuals,
         (c[0] - c[-1], np.log(span / 5), c[-1]),
         x_scale=(max(c[0] - c[-1], 1e-12), 1.0, max(abs(c[-1]), 1e-12)),

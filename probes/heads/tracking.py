@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import special, stats
+from scipy import special
 
 from ..groups import Groups, correlation_interval, group_index, interval
 from .pairs import Pattern, checked_pattern, others
@@ -181,7 +181,9 @@ def _checked_quantity(name: str, array: np.ndarray, pattern: np.ndarray) -> Floa
 def _ranks(values: np.ndarray, defined: np.ndarray) -> Float[np.ndarray, "*rows partner"]:
     """Ranks among the defined partners of a query, over their number and about their mean; 0 where undefined."""
     n_defined = np.maximum(defined.sum(axis=-1, keepdims=True), 1)
-    ranks = stats.rankdata(np.where(defined, values, np.inf), axis=-1)  # the undefined come last
+    from scipy.stats import rankdata  # late: it takes as long to import as all other probes
+
+    ranks = rankdata(np.where(defined, values, np.inf), axis=-1)  # the undefined come last
     return np.where(defined, (ranks - (n_defined + 1) / 2) / n_defined, 0.0)
 
 
@@ -256,7 +258,9 @@ class _Cells:
 
 def _equal_shares(values: Float[np.ndarray, " pair"], n_bins: int) -> Int[np.ndarray, " pair"]:
     """Bins that hold equal shares of the values; ties stay together."""
-    return (n_bins * (stats.rankdata(values) - 0.5) / len(values)).astype(np.int64)
+    from scipy.stats import rankdata  # late: it takes as long to import as all other probes
+
+    return (n_bins * (rankdata(values) - 0.5) / len(values)).astype(np.int64)
 
 
 def _information(counts: Float[np.ndarray, "table a b"]) -> Float[np.ndarray, " table"]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from .density import SpectralDensity, standard_error
 
@@ -111,7 +111,7 @@ def degeneracy(density: SpectralDensity, *, relative_threshold: float = 1e-4, le
     else:
         inner = outer = share = np.ones(len(density.nodes))
         negative = np.zeros(len(density.nodes))
-    quantile = float(stats.t.ppf((1 + level) / 2, len(share) - 1)) if len(share) > 1 else np.nan
+    quantile = float(stdtrit(len(share) - 1, (1 + level) / 2)) if len(share) > 1 else np.nan
     low = inner.mean() - quantile * standard_error(inner)
     high = outer.mean() + quantile * standard_error(outer)
     return Degeneracy(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
+from scipy.special import stdtrit
 
 from .density import SpectralDensity, standard_error
 
@@ -96,7 +96,7 @@ def bulk_outlier_split(density: SpectralDensity, *, margin: float = 0.5, level: 
     agreeing = counts[middle] == n_outliers
     found = [nodes[beyond] for nodes, beyond in zip(density.nodes, apart[middle], strict=True)]
     values = np.mean([v for v, is_same in zip(found, agreeing, strict=True) if is_same], axis=0)
-    quantile = float(stats.t.ppf((1 + level) / 2, len(density.nodes) - 1)) if len(density.nodes) > 1 else np.nan
+    quantile = float(stdtrit(len(density.nodes) - 1, (1 + level) / 2)) if len(density.nodes) > 1 else np.nan
     lows, highs = zip(
         *((s.mean() - quantile * standard_error(s), s.mean() + quantile * standard_error(s)) for s in shares.values()),
         strict=True,

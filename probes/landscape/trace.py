@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import stats
+from scipy.special import stdtrit
 from torch import nn
 
 from ..parameters import Parameters
@@ -37,7 +37,7 @@ class TraceEstimate:
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Student-t confidence interval; 0.95 covered 93.5 to 96.2 % of 1000 repeats on five small networks."""
-        half = self.standard_error * float(stats.t.ppf((1 + level) / 2, len(self.samples) - 1))
+        half = self.standard_error * float(stdtrit(len(self.samples) - 1, (1 + level) / 2))
         return self.value - half, self.value + half
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy.special import ndtri
 
 from probes.curves import (
     EVIDENCE_OF_CHANGE,
@@ -141,7 +141,7 @@ def _population(
     if len(exponents) < 2:
         return _NAN, (_NAN, _NAN), _NAN, (_NAN, _NAN), _NAN
     scale = SMALLEST_EXPONENT
-    errors = np.diff(np.arcsinh(intervals / scale), axis=1)[:, 0] / (2.0 * float(stats.norm.ppf(0.5 + LEVEL / 2.0)))
+    errors = np.diff(np.arcsinh(intervals / scale), axis=1)[:, 0] / (2.0 * float(ndtri(0.5 + LEVEL / 2.0)))
     effects = random_effects(np.arcsinh(exponents / scale), errors)
     center, low, high = (scale * float(np.sinh(u)) for u in (effects.mean, *effects.interval))
     slope = float(np.hypot(center, scale))  # of the exponent by its inverse hyperbolic sine

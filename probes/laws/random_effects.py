@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
-from scipy.optimize import brentq, fminbound
+from scipy.special import chdtrc, chdtri, stdtrit
 
 
 @dataclass(frozen=True)
@@ -53,15 +52,17 @@ def random_effects(values: np.ndarray, standard_errors: np.ndarray) -> RandomEff
     grid = np.append(0.0, np.geomspace(1e-4 * largest, largest, 40))
     i = int(np.argmin([_deviance(values, variances, s) for s in grid]))
     bounds = (float(grid[max(i - 1, 0)]), float(grid[min(i + 1, 40)]))
+    from scipy.optimize import fminbound  # late: it takes as long to import as all other probes
+
     spread = float(np.asarray(fminbound(lambda s: _deviance(values, variances, s), *bounds, xtol=1e-9 * largest)))
     if _deviance(values, variances, spread) >= _deviance(values, variances, 0.0):
         spread = 0.0
     weights, mean, scatter = _weighted(values, variances, spread)
     error = float(np.sqrt(scatter / (n - 1) / weights.sum()))
-    half = float(stats.t.ppf(0.975, n - 1)) * error
+    half = float(stdtrit(n - 1, 0.975)) * error
     q = _weighted(values, variances, 0.0)[2]
     ends = (_spread_end(values, variances, 0.975), _spread_end(values, variances, 0.025))
-    return RandomEffects(mean, error, (mean - half, mean + half), spread, ends, q, float(stats.chi2.sf(q, n - 1)), n)
+    return RandomEffects(mean, error, (mean - half, mean + half), spread, ends, q, float(chdtrc(n - 1, q)), n)
 
 
 def _weighted(values: np.ndarray, variances: np.ndarray, spread: float) -> tuple[np.ndarray, float, float]:
@@ -79,9 +80,11 @@ def _deviance(values: np.ndarray, variances: np.ndarray, spread: float) -> float
 
 def _spread_end(values: np.ndarray, variances: np.ndarray, level: float) -> float:
     """Spread at which the scatter is the quantile of that level; zero if it is less already without spread."""
-    quantile = float(stats.chi2.ppf(level, len(values) - 1))
+    quantile = float(chdtri(len(values) - 1, 1 - level))
     if _weighted(values, variances, 0.0)[2] <= quantile:
         return 0.0
     largest = 1e3 * float(np.ptp(values))  # the scatter there is below 1e-6 n
+    from scipy.optimize import brentq  # late: it takes as long to import as all other probes
+
     end = brentq(lambda spread: _weighted(values, variances, spread)[2] - quantile, 0.0, largest)
     return float(np.asarray(end))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from scipy.special import ndtri, stdtr, stdtrit
-from scipy.stats import rankdata
 
 
 @dataclass(frozen=True)
@@ -114,6 +113,8 @@ def _rhat(halves: np.ndarray) -> float:
 
 
 def _normal_scores(halves: np.ndarray) -> np.ndarray:
+    from scipy.stats import rankdata  # late: it takes as long to import as all other probes
+
     return ndtri((rankdata(halves).reshape(halves.shape) - 0.375) / (halves.size + 0.25))
 
 

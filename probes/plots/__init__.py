@@ -9,7 +9,7 @@ function draws on a figure of its own and returns its axes::
 """
 
 from .axes import theme
-from .curves import plot_effective_potential, plot_law_fit, plot_onset, plot_over_steps
+from .curves import plot_effective_potential, plot_law_fit, plot_onset, plot_over_steps, plot_tail
 from .heads import (
     plot_approach_preference,
     plot_average_precision,
@@ -20,6 +20,7 @@ from .heads import (
 )
 from .landscape import plot_eigenvalues, plot_near_null_share, plot_spectral_density
 from .llc import plot_llc_calibration, plot_llc_traces, plot_llcs
+from .tracking import plot_head_tracking, plot_hessian_blocks, plot_patching
 
 __all__ = [
     "plot_approach_preference",
@@ -29,6 +30,8 @@ __all__ = [
     "plot_effective_potential",
     "plot_eigenvalues",
     "plot_head_ablation",
+    "plot_head_tracking",
+    "plot_hessian_blocks",
     "plot_law_fit",
     "plot_llc_calibration",
     "plot_llc_traces",
@@ -36,7 +39,9 @@ __all__ = [
     "plot_near_null_share",
     "plot_onset",
     "plot_over_steps",
+    "plot_patching",
     "plot_radial_attention",
     "plot_spectral_density",
+    "plot_tail",
     "theme",
 ]

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from ..laws import LawFit, law_values
 from ..onset import Onset
 from ..potential.estimate import EffectivePotential
+from ..tails import TailFit
 from .axes import GRAY, NORMAL_95, band, own_axes, palette, step_axis
 
 
@@ -127,4 +128,31 @@ def plot_over_steps(table: Any, quantity: str, *, ax: Axes | None = None) -> Axe
         ax.legend()
     step_axis(ax, rows["step"].to_numpy())
     ax.set_ylabel(quantity.replace("_", " "))
+    return ax
+
+
+def plot_tail(samples: ArrayLike, fit: TailFit, *, ax: Axes | None = None) -> Axes:
+    """Draw the share of samples at or above a value, and the power law fitted to the tail.
+
+    Args:
+        samples: as given to ``fit_tail``.
+        fit: its result.
+        ax: where to draw.
+    """
+    ax = own_axes(ax)
+    ordered = np.sort(np.asarray(samples, dtype=float))
+    share = 1 - np.arange(len(ordered)) / len(ordered)
+    ax.plot(ordered, share, ".", color=GRAY, markersize=3, label="samples")
+    x = np.geomspace(fit.xmin, ordered[-1], 100)
+    tail = fit.n_tail / fit.n_samples * (x / fit.xmin) ** (1 - fit.alpha)
+    low, high = fit.alpha_interval
+    label = f"α = {fit.alpha:.3g} [{low:.3g}, {high:.3g}], {fit.decades:.1f} decades"
+    ax.plot(x, tail, color=palette(1)[0], linewidth=2, label=label)
+    ax.axvline(fit.xmin, color="black", linewidth=0.9, linestyle=":", label=f"tail begins, {fit.n_tail} samples")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_title(f"goodness of fit p = {fit.p_value:.2g}")
+    ax.set_xlabel("x")
+    ax.set_ylabel("share of samples ≥ x")
+    ax.legend()
     return ax

@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ..llc import LLCCalibration, LLCEstimate
-from ..llc.estimate import MAX_RHAT
 from .axes import GRAY, NORMAL_95, own_axes, palette, whiskers
 
 
@@ -35,9 +34,9 @@ def plot_llc_traces(estimate: LLCEstimate, *, ax: Axes | None = None) -> Axes:
 
 
 def plot_llc_calibration(calibration: LLCCalibration, *, ax: Axes | None = None) -> Axes:
-    """Draw λ̂ against step size, a line a localization; cells with diverged chains or a high R-hat are hollow."""
+    """Draw λ̂ against step size, a line a localization; cells with a fault are hollow."""
     ax = own_axes(ax)
-    sound = (calibration.n_diverged == 0) & (calibration.rhat <= MAX_RHAT)
+    sound = calibration.fault == ""
     for column, color in enumerate(palette(len(calibration.localizations))):
         label = f"γ = {calibration.localizations[column]:g}"
         value, error = calibration.value[:, column], NORMAL_95 * calibration.standard_error[:, column]

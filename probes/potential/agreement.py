@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtr, ndtri
 
 from probes.curves import LEVEL
 
@@ -96,7 +96,7 @@ def compare_degrees(
 def _ratio_is_two(ratio: float, interval: Interval) -> float:
     """Two-sided p-value of a log-normal ratio against two."""
     error = float(np.log(interval[1] / interval[0])) / (2.0 * _quantile())
-    return float(2.0 * stats.norm.sf(abs(np.log(ratio / 2.0)) / error))
+    return float(2.0 * ndtr(-abs(np.log(ratio / 2.0)) / error))
 
 
 def _degree_of_llc(value: float, error: float) -> tuple[float, Interval]:
@@ -110,7 +110,7 @@ def _degree_of_llc(value: float, error: float) -> tuple[float, Interval]:
 
 
 def _quantile() -> float:
-    return float(stats.norm.ppf(0.5 + LEVEL / 2.0))
+    return float(ndtri(0.5 + LEVEL / 2.0))
 
 
 def _verdict(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy.special import ndtr, ndtri
 
 from probes.curves import LAWS, LEVEL, WEIGHT_THRESHOLD, Comparison, Curve, checked_curve, compare_laws, law_errors
 
@@ -188,9 +188,9 @@ def llc_cross_check(
     if not (np.isfinite(llc_standard_error) and llc_standard_error > 0):
         raise ValueError(f"llc_standard_error must be positive; got {llc_standard_error}")
     low, high = potential.k_interval
-    error = (1.0 / low - 1.0 / high) / (2.0 * float(stats.norm.ppf(0.5 + LEVEL / 2.0)))
+    error = (1.0 / low - 1.0 / high) / (2.0 * float(ndtri(0.5 + LEVEL / 2.0)))
     z = (llc_value - 1.0 / potential.k) / float(np.hypot(error, llc_standard_error))
-    p_value = float(2.0 * stats.norm.sf(abs(z)))
+    p_value = float(2.0 * ndtr(-abs(z)))
     return LLCCrossCheck(1.0 / potential.k, error, float(llc_value), float(llc_standard_error), z, p_value)
 
 
@@ -236,7 +236,7 @@ def _rate_ratio(curves: tuple[Curve, ...], comparisons: tuple[Comparison, ...]) 
         scales.append(solution.parameters(curve.t)["T"])
         errors.append(law_errors(curve, solution, variance)["T"])
     value = scales[1] / scales[0]
-    half = float(stats.norm.ppf(0.5 + LEVEL / 2.0)) * float(np.hypot(errors[0] / scales[0], errors[1] / scales[1]))
+    half = float(ndtri(0.5 + LEVEL / 2.0)) * float(np.hypot(errors[0] / scales[0], errors[1] / scales[1]))
     return value, (value * float(np.exp(-half)), value * float(np.exp(half)))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import fdtrc
 
 from probes.curves import Comparison, Curve, Problem, delays, power, profile_interval, resampled_noise
 
@@ -93,7 +93,7 @@ def fit_joint(
         k_interval=(2.0 + float(np.exp(intervals[3][0])), 2.0 + float(np.exp(intervals[3][1]))),
         t0=float(t[0]) - lead,
         decades=min(curves[0].window[2], float(np.log10(1.0 + np.ptp(t) / lead))),
-        p_value=float(stats.f.sf(f, 1, free.freedom)),
+        p_value=float(fdtrc(1, free.freedom, f)),
     )
 
 

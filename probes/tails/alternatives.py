@@ -11,9 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
-from scipy.optimize import minimize
-from scipy.special import erfc, erfcx, zeta
+from scipy.special import chdtrc, erfc, erfcx, ndtr, zeta
 
 _HEAD = 50
 """Terms of a discrete sum taken one by one; the rest is an integral with two Euler-Maclaurin terms, good to 1e-8."""
@@ -141,6 +139,8 @@ truncated_power_law     x^-alpha exp(-rate x)
 
 def compare_tail(name: str, tail: np.ndarray, xmin: float, alpha: float, *, discrete: bool) -> TailComparison:
     """Fit one alternative to the samples at or above xmin and compare it with the power law."""
+    from scipy.optimize import minimize  # late: it takes as long to import as all other probes
+
     alternative = ALTERNATIVES[name]
     v = np.log(tail / xmin)
 
@@ -158,10 +158,10 @@ def compare_tail(name: str, tail: np.ndarray, xmin: float, alpha: float, *, disc
     ratio = float(pointwise.sum())
     if name == "truncated_power_law":
         # the power law lies on the edge of its parameters: half the time the ratio is zero (Self and Liang 1987)
-        p_value = 0.5 * float(stats.chi2.sf(-2.0 * ratio, 1)) if ratio < -_NO_DIFFERENCE else 1.0
+        p_value = 0.5 * float(chdtrc(1, -2.0 * ratio)) if ratio < -_NO_DIFFERENCE else 1.0
     else:
         spread = float(pointwise.std()) * np.sqrt(len(tail))
-        p_value = 2.0 * float(stats.norm.sf(abs(ratio) / spread)) if abs(ratio) > _NO_DIFFERENCE else 1.0
+        p_value = 2.0 * float(ndtr(-abs(ratio) / spread)) if abs(ratio) > _NO_DIFFERENCE else 1.0
     return TailComparison(ratio, p_value, alternative.describe(best.x, xmin), bool(best.success))
 
 
