@@ -82,7 +82,7 @@ def test_hessian_and_llc_of_a_stranger(stranger, capsys):
 
 
 def test_the_trace_of_a_stranger_is_that_of_its_dense_hessian(stranger):
-    assert main([*ARGUMENTS, *OURS, *SHORT, "--probe", "hessian", "--hessian.n-probes", "200"]) == 0
+    assert main([*ARGUMENTS, *OURS, *SHORT, "--probe", "hessian", "--hessian.n-probes", "50"]) == 0
     import stranger as module  # pyright: ignore[reportMissingImports]
 
     model = module.make()
@@ -103,7 +103,7 @@ def test_the_trace_of_a_stranger_is_that_of_its_dense_hessian(stranger):
     table = pd.read_parquet("probed/measurements.parquet")
     row = table[(table["quantity"] == "hessian_trace") & (table["step"] == 20)].iloc[0]
     assert abs(row["value"] - exact) < 4 * row["standard_error"]
-    assert row["standard_error"] < 0.05 * exact
+    assert row["standard_error"] < 0.1 * exact
 
 
 def test_the_same_command_measures_nothing_again(stranger, monkeypatch):

@@ -435,8 +435,10 @@ def _numbers(result: Any) -> list[float]:
     if isinstance(result, Tensor):
         return result.double().flatten().tolist()
     found: list[float] = []
-    for value in vars(result).values():
-        if isinstance(value, (float, np.ndarray)):
+    for name, value in vars(result).items():
+        if name == "drift_p":  # missing where there are too few draws
+            continue
+        if isinstance(value, float) or (isinstance(value, np.ndarray) and value.dtype.kind in "biuf"):
             found += np.ravel(value).astype(float).tolist()
         elif hasattr(value, "__dataclass_fields__"):
             found += _numbers(value)
