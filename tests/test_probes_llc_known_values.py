@@ -104,8 +104,8 @@ def estimated(name: str, n_steps: int, n_chains: int):
     known, _ = CASES[name]
     assert known.multiplicity == 1
     return estimate_llc(
-        known.model, FULL, loss_fn=known.loss_fn, nbeta=NBETA, step_size=STEP_SIZES.get(name, 1e-4), localization=1.0, n_chains=n_chains,
-        n_draws=n_steps, n_burnin=n_steps, generator=torch.Generator().manual_seed(0),
+        known.model, FULL, loss_fn=known.loss_fn, nbeta=NBETA, step_size=STEP_SIZES.get(name, 1e-4), localization=1.0,
+        n_chains=n_chains, n_draws=n_steps, n_burnin=n_steps, generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
 
 
