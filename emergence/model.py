@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange
@@ -12,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
+
+from probes import head_parameters
 
 from .config import ModelConfig
 
@@ -191,12 +194,5 @@ def head_masks(model: ParticleTransformer) -> dict[tuple[int, int], dict[str, Te
 
     These are the scopes of a head's refined learning coefficient and of its block of the Hessian.
     """
-    masks = {}
-    for layer, block in enumerate(model.layers):
-        for head in range(model.cfg.n_heads):
-            masks[layer, head] = {}
-            for kind in ("W_Q", "W_K", "W_V", "W_O"):
-                mask = torch.zeros_like(getattr(block.attn, kind), dtype=torch.bool)
-                mask[head] = True
-                masks[layer, head][f"blocks.{layer}.attn.{kind}"] = mask
-    return masks
+    places = np.ndindex(len(model.layers), model.cfg.n_heads)
+    return dict(zip(places, head_parameters(model).values(), strict=True))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..isolation import isolated
 from ..objective import batch_losses
-from ..parameters import ParameterSelection
+from ..parameters import ParameterSelection, group_by_tensors
 from ..protocols import LossFn
 from .ensemble import BatchTable, Ensemble
 from .options import SgldOptions
@@ -89,11 +89,11 @@ def sample_losses(
         observed_base = {name: _observed_losses(model, batches, name, f) for name, f in observed_loss_fns.items()}
         table = BatchTable(batches)
         groups = []
-        for names, members in _by_tensors(scopes).items():
+        for names, members in group_by_tensors(scopes).items():
             ensemble = Ensemble(model, loss_fn, table, names, len(members) * options.n_chains, observed_loss_fns)
             walkers = [
-                Walkers(model, i, name, selection, ensemble, options, seed, len(batches), observed_loss_fns)
-                for i, (name, selection) in enumerate(members.items())
+                Walkers(model, i, name, scopes[name], ensemble, options, seed, len(batches), observed_loss_fns)
+                for i, name in enumerate(members)
             ]
             groups.append(_Group(ensemble, walkers, options, base, observed_base))
         for step in range(options.n_burnin + options.n_draws):
@@ -120,13 +120,6 @@ def _observed_losses(model: nn.Module, batches: Sequence[Any], name: str, loss_f
         return batch_losses(model, batches, loss_fn)
     except ValueError as error:
         raise ValueError(f"observed_loss_fns[{name!r}]: {error}") from error
-
-
-def _by_tensors(scopes: Mapping[str, ParameterSelection]) -> dict[tuple[str, ...], dict[str, ParameterSelection]]:
-    groups: dict[tuple[str, ...], dict[str, ParameterSelection]] = {}
-    for name, selection in scopes.items():
-        groups.setdefault(selection.names, {})[name] = selection
-    return groups
 
 
 class _Group:
