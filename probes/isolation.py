@@ -24,19 +24,22 @@ def isolated(model: nn.Module) -> Iterator[nn.Module]:
         ValueError: it has no values (meta device, lazy tensors), or the data turn out to be on another device.
     """
     check_values(model)
-    flags = {module: module.training for module in model.modules()}
-    gradients = {p: p.grad for p in model.parameters()}
+    modules = list(model.modules())  # walking the tree is what all of this costs, so once
+    flags = [(module, module.training) for module in modules]
+    gradients = {p: p.grad for module in modules for p in module._parameters.values() if p is not None}
     buffers = [
         (module._buffers, name, buffer, buffer.detach().clone())
-        for module in model.modules()
+        for module in modules
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
-    kinds = {t.device.type for t in (*gradients, *model.buffers())} | {"cpu"}
+    tensors = (*gradients, *(buffer for _, _, buffer, _ in buffers))
+    kinds = {t.device.type for t in tensors} | {"cpu"}
     # only the model's own devices: asking the others for their state would start CUDA on each of them
-    devices = {t.device.index for t in (*gradients, *model.buffers()) if t.device.type == "cuda"}
-    for p in gradients:
-        p.grad = None
+    devices = {t.device.index for t in tensors if t.device.type == "cuda"}
+    for p, gradient in gradients.items():
+        if gradient is not None:
+            p.grad = None
     try:
         with ExitStack() as stack:
             stack.enter_context(torch.random.fork_rng(devices=sorted(devices)))
@@ -46,13 +49,16 @@ def isolated(model: nn.Module) -> Iterator[nn.Module]:
             for kind in sorted(kinds):
                 stack.enter_context(torch.autocast(kind, enabled=False))
             stack.enter_context(_device_errors())
-            model.eval()
+            if any(training for _, training in flags):
+                model.eval()
             yield model
     finally:
-        for module, flag in flags.items():
-            module.training = flag
+        for module, flag in flags:
+            if module.training != flag:  # setting an attribute of a module is slow, and most are as they were
+                module.training = flag
         for p, gradient in gradients.items():
-            p.grad = gradient
+            if p.grad is not gradient:
+                p.grad = gradient
         with torch.no_grad():
             for registered, name, buffer, value in buffers:
                 buffer.copy_(value)
