@@ -135,7 +135,7 @@ HANDLED = {
 @every_probe
 @pytest.mark.parametrize("make", HANDLED.values(), ids=HANDLED.keys())
 def test_handled(probe, make) -> None:
-    run(probe, make())
+    assert np.isfinite(_numbers(run(probe, make()))).all()
 
 
 @every_probe
@@ -412,7 +412,7 @@ def test_head_probes_handle_precision_frozen_weights_and_buffers(probe, dtype) -
     model.register_buffer("n_batches", torch.tensor(3))
     next(model.parameters()).requires_grad_(False)
     with left_as_found(model), torch.no_grad():
-        probe(model, batch)
+        assert np.isfinite(_numbers(probe(model, batch))).all()
 
 
 @every_head_probe
@@ -428,6 +428,9 @@ def test_head_probes_refuse_what_has_no_values(probe) -> None:
     one_line(caught.value)
 
 
+MAY_BE_MISSING = ("drift_p", "step_size", "localization")  # with few draws; a recommendation where nothing is sound
+
+
 def _numbers(result: Any) -> list[float]:
     """All floats of a result."""
     if isinstance(result, dict):
@@ -436,7 +439,7 @@ def _numbers(result: Any) -> list[float]:
         return result.double().flatten().tolist()
     found: list[float] = []
     for name, value in vars(result).items():
-        if name == "drift_p":  # missing where there are too few draws
+        if name in MAY_BE_MISSING:
             continue
         if isinstance(value, float) or (isinstance(value, np.ndarray) and value.dtype.kind in "biuf"):
             found += np.ravel(value).astype(float).tolist()
