@@ -27,9 +27,10 @@ def blocks_of(n_systems: int, at_once: int) -> list[slice]:
 
 
 def on_threads(work: Callable[[Any], Any], items: Iterable) -> list:
-    """Return ``work`` of each item, on as many threads as numba has; the first error is raised again."""
-    if numba.get_num_threads() == 1:
-        return [work(item) for item in items]
+    """Return ``work`` of each item, on as many threads as numba has; the first error is raised again.
+
+    A single thread is another one too: deep in a caller's stack, numba takes up to a fifth longer to compile.
+    """
     with ThreadPoolExecutor(numba.get_num_threads()) as pool:
         return list(pool.map(work, items))
 

@@ -140,20 +140,23 @@ def two_threads_over_one(arguments: list[str]) -> dict:
 def print_two_threads_over_one(ours: Ours, *, rounds: int, seconds: float) -> None:
     """Let one thread and two run from the same start in turn; print the ratios of work a wall second.
 
-    Beside it the same of a loop that touches no memory: what two cores of this machine do over one in these rounds.
+    Beside it the same of a loop that touches no memory, and of filling new memory, as a log does: what two cores of
+    this machine do over one in these rounds.
     """
     numba.set_num_threads(1)
     steps, start = steps_for(ours, seconds), ours.state
-    ratios = np.empty((rounds, 2))
+    ratios = np.empty((rounds, 3))
     for turn in range(rounds):
-        rates = np.empty((2, 2))
+        rates = np.empty((2, 3))
         for n_threads in (1, 2):
             numba.set_num_threads(n_threads)
             ours.state = start
-            rates[n_threads - 1] = rate(ours, steps, time.perf_counter), _hashes_a_second(n_threads, seconds)
+            own = rate(ours, steps, time.perf_counter)
+            rates[n_threads - 1] = own, _hashes_a_second(n_threads, seconds), _new_bytes_a_second(n_threads)
         ratios[turn] = rates[1] / rates[0]
-    found = {"two_over_one": spread(ratios[:, 0]), "of_a_bare_loop": spread(ratios[:, 1]), "load": os.getloadavg()[0]}
-    print(json.dumps(found))
+    names = ("two_over_one", "of_a_bare_loop", "of_new_memory")
+    found = {name: spread(column) for name, column in zip(names, ratios.T, strict=True)}
+    print(json.dumps(found | {"load": os.getloadavg()[0]}))
 
 
 def _hashes_a_second(n_threads: int, seconds: float) -> float:
@@ -169,6 +172,15 @@ def _hashes_a_second(n_threads: int, seconds: float) -> float:
     with ThreadPoolExecutor(n_threads) as pool:
         list(pool.map(hash_on, [n // 2, n // 2]))
     return n / (time.perf_counter() - began)
+
+
+def _new_bytes_a_second(n_threads: int) -> float:
+    """Return how much memory that nobody used before is filled a wall second, 200 MB in all."""
+    n = 200_000_000 // n_threads
+    began = time.perf_counter()
+    with ThreadPoolExecutor(n_threads) as pool:
+        list(pool.map(lambda _: np.empty(n, dtype=np.uint8).fill(1), range(n_threads)))
+    return n_threads * n / (time.perf_counter() - began)
 
 
 def _python(arguments: list[str], **environment: str) -> str:
