@@ -47,6 +47,7 @@ class LLCOptions:
         n_chains: independent chains for each scope.
         n_draws: recorded steps a chain.
         n_burnin: steps discarded before.
+        compiled: compile the step, once for all checkpoints; needs a C++ compiler on a CPU.
     """
 
     nbeta: float | None = None
@@ -55,6 +56,7 @@ class LLCOptions:
     n_chains: int = 4
     n_draws: int = 200
     n_burnin: int = 200
+    compiled: bool = False
 
 
 @dataclass(frozen=True)

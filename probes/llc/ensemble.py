@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten  # the public name is younger than our torch floor
 
 from ..protocols import LossFn
+from .compiled import NotCompilable, compile_step
 
 _SAVED_BYTES = 2**30
 """Most activation memory kept for one backward pass; our choice. More copies than fit are evaluated in turns."""
@@ -117,8 +118,16 @@ class CopiesLoss:
     def _call_leaves(self, own: list[Tensor], leaves: list[Tensor]) -> Tensor:
         return self._call(own, self._table.unflatten(leaves))
 
+    def leaves(self, index: Int[Tensor, " copy"]) -> list[Tensor]:
+        """The tensors of each copy's batch."""
+        return self._table.take(index)
+
+    def at(self, own: list[Tensor], leaves: list[Tensor]) -> Tensor:
+        """The losses of copies, vectorised, each on the batch of these tensors."""
+        return self._vmapped(own, leaves)
+
     def _all_at_once(self, own: list[Tensor], index: Tensor) -> Tensor:
-        return self._vmapped(own, self._table.take(index))
+        return self.at(own, self.leaves(index))
 
     def _one_by_one(self, own: list[Tensor], index: Tensor) -> Tensor:
         return torch.stack([self.alone([t[c] for t in own], batch) for c, batch in enumerate(index.tolist())])
@@ -137,6 +146,8 @@ class Ensemble:
         positions: the copies' values, ``(copy, entry)``; all start at ``center``.
         vectorized: False when copies are evaluated one after another: a loss or the batches do not vectorise, or one
             copy is large. Results are the same.
+
+    With ``compiled``, loss and gradient are one compiled function (see ``compile_step``); ValueError if they cannot.
     """
 
     def __init__(
@@ -147,6 +158,7 @@ class Ensemble:
         names: Sequence[str],
         n_copies: int,
         observed: Mapping[str, LossFn],
+        compiled: bool,
     ) -> None:
         parameters = {name: p.detach() for name, p in model.named_parameters()}
         own = [parameters[name] for name in names]
@@ -156,21 +168,19 @@ class Ensemble:
             raise ValueError(f"the chosen tensors must be all float32 or all float64 on one device; got {found}")
         self.center = torch.cat([p.reshape(-1) for p in own])
         self.positions = self.center.repeat(n_copies, 1)
-        sizes = [p.numel() for p in own]
-        self._views = [
-            piece.unflatten(1, p.shape).detach() if p.ndim else piece[:, 0].detach()
-            for piece, p in zip(self.positions.split(sizes, dim=1), own, strict=True)
-        ]
+        self._shapes = [p.shape for p in own]
+        self._views = [t.detach() for t in self._as_tensors(self.positions)]
         self._loss = CopiesLoss(model, loss_fn, table, names)
         self._observed = {name: CopiesLoss(model, f, table, names) for name, f in observed.items()}
-        self._chunk = self._plan(names)
+        self._compiled: Callable[..., list[Tensor]] | None = None
+        self._chunk = self._plan(names, compiled)
         self.vectorized = all(loss.vectorized for loss in (self._loss, *self._observed.values()))
 
     def losses_and_gradients(
         self, index: Int[Tensor, " copy"]
     ) -> tuple[Float[Tensor, " copy"], Float[Tensor, "copy entry"]]:
         """Each copy's loss on its batch, and the gradient in its own entries."""
-        if not self._loss.vectorized:
+        if not self._loss.vectorized and self._compiled is None:
             parts = [self._evaluate_alone(copy, batch) for copy, batch in enumerate(index.tolist())]
             losses, gradients = zip(*parts, strict=True)
             return torch.stack(losses), torch.stack(gradients)
@@ -191,7 +201,18 @@ class Ensemble:
     def _turns(self) -> list[slice]:
         return [slice(i, i + self._chunk) for i in range(0, len(self.positions), self._chunk)]
 
+    def _as_tensors(self, positions: Tensor) -> list[Tensor]:
+        """The copies' own tensors, as views of their flat rows."""
+        pieces = positions.split([shape.numel() for shape in self._shapes], dim=1)
+        return [
+            piece.unflatten(1, shape) if shape else piece[:, 0]
+            for piece, shape in zip(pieces, self._shapes, strict=True)
+        ]
+
     def _evaluate(self, rows: slice, index: Tensor) -> tuple[Tensor, Tensor]:
+        if self._compiled is not None:
+            losses, gradients = self._compiled(self.positions[rows], *self._loss.leaves(index[rows]))
+            return losses, gradients
         leaves = [view[rows].requires_grad_() for view in self._views]
         with torch.enable_grad():
             losses = self._loss(leaves, index[rows])
@@ -205,8 +226,26 @@ class Ensemble:
             gradients = torch.autograd.grad(loss, leaves, materialize_grads=True)
         return loss.detach(), torch.cat([g.reshape(-1) for g in gradients])
 
-    def _plan(self, names: Sequence[str]) -> int:
-        """Vectorise what can be; return how many copies a turn takes, by what autograd saves for one of them."""
+    def _step(self, positions: Tensor, *leaves: Tensor) -> list[Tensor]:
+        """Losses and gradients of some copies, nothing kept."""
+        positions = positions.detach().requires_grad_()
+        with torch.enable_grad():
+            losses = self._loss.at(self._as_tensors(positions), list(leaves))
+            gradients = torch.autograd.grad(losses.sum(), positions)
+        return [losses.detach(), *gradients]
+
+    def _compile(self, n_rows: int) -> None:
+        """Compile ``_step`` for so many copies at once."""
+        if not self._loss.vectorized:
+            raise ValueError("compiled: the loss or its batches do not vectorise over chains; leave compiled out")
+        first = torch.zeros(n_rows, dtype=torch.long, device=self.center.device)
+        try:
+            self._compiled = compile_step(self._step, [self.positions[:n_rows], *self._loss.leaves(first)])
+        except NotCompilable as error:
+            raise ValueError(f"compiled: {error}; leave compiled out") from error
+
+    def _plan(self, names: Sequence[str], compiled: bool) -> int:
+        """Vectorise and compile what can be; return how many copies take turns, by what autograd saves for one."""
         saved = 0
 
         def count(t: Tensor) -> Tensor:
@@ -221,8 +260,14 @@ class Ensemble:
                 alone = self._loss(leaves, first)
             if not alone.requires_grad:
                 raise ValueError(f"the loss does not depend on the chosen tensors: {', '.join(names)}")
-            if saved <= _SAVED_BYTES_ALONE or self.center.device.type != "cpu":
+            together = saved <= _SAVED_BYTES_ALONE or self.center.device.type != "cpu"
+            if together or compiled:
                 self._loss.vectorize(leaves, first)
         for loss in self._observed.values():
             loss.vectorize([view[:1] for view in self._views], first)
-        return min(len(self.positions), max(1, _SAVED_BYTES // max(saved, 1)))
+        n_rows = min(len(self.positions), max(1, _SAVED_BYTES // max(saved, 1)))
+        if compiled:
+            # all turns of one size, for which alone the step is compiled
+            n_rows = next(n for n in range(n_rows if together else 1, 0, -1) if len(self.positions) % n == 0)
+            self._compile(n_rows)
+        return n_rows

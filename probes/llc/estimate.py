@@ -53,6 +53,7 @@ def estimate_llc(
     parameters: Parameters = None,
     preconditioner: Rmsprop | None = None,
     observed_loss_fns: Mapping[str, LossFn] | None = None,
+    compiled: bool = False,
     generator: torch.Generator,
 ) -> LLCEstimate:
     """Estimate the local learning coefficient at the model's parameters by SGLD.
@@ -80,6 +81,10 @@ def estimate_llc(
             the posterior of ``loss_fn``, so a loss that is a weighted sum of such parts has the weighted sum of their
             values. That is not the data-refined LLC of Wang et al. 2024, whose posterior is that of the other data
             too: for it give those data's loss as ``loss_fn``.
+        compiled: evaluate loss and gradient by ``torch.compile``, which needs a C++ compiler on a CPU. The first call
+            of a process compiles, for tens of seconds; later calls with a model, loss and batches of the same form
+            and as many chains take what was compiled, so it is for sweeps over checkpoints. Same numbers to rounding.
+            ``loss_fn`` runs once to be written down: what it reads from outside the batch is taken for constant.
         generator: source of noise and of minibatch indices; equal states give equal bits.
 
     Returns:
@@ -87,7 +92,8 @@ def estimate_llc(
 
     Raises:
         ChainsDiverged: all chains diverged.
-        ValueError: an option out of range, no batches, a loss that is not a finite, repeatable scalar.
+        ValueError: an option out of range, no batches, a loss that is not a finite, repeatable scalar, or one that
+            cannot be compiled if it is to be.
 
     Cost: ``n_chains (n_burnin + n_draws)`` minibatch gradients, one more for each forty draws of a chain, at most
     ten, for ``acceptance`` and ``step_excess``; one forward pass over all batches, and ``n_chains n_draws`` minibatch
@@ -111,6 +117,7 @@ def estimate_llc(
         n_burnin=n_burnin,
         preconditioner=preconditioner,
         observed_loss_fns=observed_loss_fns,
+        compiled=compiled,
         generator=generator,
     )["model"]
 
@@ -129,6 +136,7 @@ def estimate_llcs(
     n_burnin: int,
     preconditioner: Rmsprop | None = None,
     observed_loss_fns: Mapping[str, LossFn] | None = None,
+    compiled: bool = False,
     generator: torch.Generator,
 ) -> dict[str, LLCEstimate]:
     """Estimate the LLC of several scopes, say the whole model and every head, in one vectorised run.
@@ -147,6 +155,7 @@ def estimate_llcs(
         n_burnin: see ``estimate_llc``.
         preconditioner: see ``estimate_llc``.
         observed_loss_fns: see ``estimate_llc``.
+        compiled: see ``estimate_llc``; one function for each set of tensors that scopes lie in.
         generator: see ``estimate_llc``.
 
     Returns:
@@ -164,6 +173,7 @@ def estimate_llcs(
         n_draws=n_draws,
         n_burnin=n_burnin,
         preconditioner=preconditioner,
+        compiled=compiled,
     )
     estimates = run_llcs(
         model,

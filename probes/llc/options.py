@@ -62,6 +62,7 @@ class SgldOptions:
         n_draws: draws kept of each chain.
         n_burnin: steps before the first kept draw.
         preconditioner: None for plain SGLD, or ``Rmsprop()``.
+        compiled: evaluate loss and gradient by ``torch.compile``.
     """
 
     nbeta: float
@@ -71,6 +72,7 @@ class SgldOptions:
     n_draws: int
     n_burnin: int
     preconditioner: Rmsprop | None = None
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         for name, value, ok in (

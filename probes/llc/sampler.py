@@ -90,7 +90,8 @@ def sample_losses(
         table = BatchTable(batches)
         groups = []
         for names, members in group_by_tensors(scopes).items():
-            ensemble = Ensemble(model, loss_fn, table, names, len(members) * options.n_chains, observed_loss_fns)
+            n_copies = len(members) * options.n_chains
+            ensemble = Ensemble(model, loss_fn, table, names, n_copies, observed_loss_fns, options.compiled)
             walkers = [
                 Walkers(model, i, name, scopes[name], ensemble, options, seed, len(batches), observed_loss_fns)
                 for i, name in enumerate(members)

@@ -19,7 +19,9 @@ Devinterp 2.0.1 writes every sample's loss to disk, which is part of its time. R
 an environment that has them; the others are left out. canonical-interp spends a gradient of all chains on every batch
 before the first step; ``per_gradient`` counts those as work.
 
-    python tests/benchmarks/bench_llc.py [--devinterp1 PYTHON] [--devinterp2 PYTHON] [--canonical PYTHON] [--rounds 5]
+With ``--compiled`` our step is compiled, before the clock starts: what a sweep pays once, for tens of seconds.
+
+    python tests/benchmarks/bench_llc.py [--devinterp1 PYTHON] [--devinterp2 PYTHON] [--canonical PYTHON] [--compiled]
 """
 
 from interleaved import spread, write_result  # isort: skip (limits threads before numpy comes)
@@ -119,16 +121,19 @@ def make_files(folder: Path) -> float:
     return float((0.5 * stiff / (stiff + REGRESSION["localization"])).sum())
 
 
-def race(name: str, contestants: Sequence[Contestant], rounds: int, exact: float) -> dict[str, Any]:
+def race(
+    name: str, contestants: Sequence[Contestant], rounds: int, exact: float, *, compiled: bool = False
+) -> dict[str, Any]:
     """Let all take turns over the task; return seconds, values, gates and our ratios."""
+    task = {**TASKS[name], "compiled": compiled}  # rivals do not look at it
     able = [c for c in contestants if c.name == "ours" or c.name in GOALS[name]]
     seconds = {c.name: np.empty(rounds) for c in able}
     rounds_of: dict[str, dict[str, list[float]]] = {c.name: {} for c in able}
     for c in able:
-        c.measure({**TASKS[name], "seed": 999, "n_draws": 4, "n_burnin": 0})  # imports, first calls
+        c.measure({**task, "seed": 999, "n_draws": 4, "n_burnin": 0})  # imports, first calls
     for turn in range(rounds):
         for c in able if turn % 2 == 0 else reversed(able):
-            got = c.measure({**TASKS[name], "seed": 1000 * (turn + 1)})  # rivals seed chain i with seed + i
+            got = c.measure({**task, "seed": 1000 * (turn + 1)})  # rivals seed chain i with seed + i
             seconds[c.name][turn] = got["cpu"]
             for scope, values in got["chains"].items():
                 rounds_of[c.name].setdefault(scope, []).append(float(np.mean(values)))
@@ -215,8 +220,10 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="*", metavar="PART", help="the parts named above, in this order; all by default"
     )
+    parser.add_argument("--compiled", action="store_true", help="ours compiled, in races; kept in another file")
     parser.add_argument("--quick", action="store_true", help="write nothing down")
     arguments = parser.parse_args()
+    compiled, file = arguments.compiled, "llc_compiled" if arguments.compiled else "llc"
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -228,7 +235,7 @@ def main() -> None:
             else:
                 print(f"without {rival}: no interpreter named")
         parts: dict[str, Callable[[], dict[str, Any]]] = {
-            **{name: partial(race, name, contestants, arguments.rounds, exact) for name in TASKS},
+            **{name: partial(race, name, contestants, arguments.rounds, exact, compiled=compiled) for name in TASKS},
             "spread": partial(seed_spread, contestants, arguments.seeds, exact),
             "chains": partial(chain_curve, contestants[0], arguments.rounds),
         }
@@ -237,7 +244,7 @@ def main() -> None:
         for name in arguments.only or parts:
             result[name] = parts[name]()
             settings["seconds"] = time.perf_counter() - began
-            write_result("llc", result, settings)  # after each part: a run cut short keeps what it has
+            write_result(file, result, settings)  # after each part: a run cut short keeps what it has
         for c in contestants:
             c.close()
 

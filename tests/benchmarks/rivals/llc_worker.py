@@ -120,6 +120,7 @@ class Task:
         self.nbeta: float = request["nbeta"]
         self.seed: int = request["seed"]
         self.own_init_loss: bool = request.get("own_init_loss", False)
+        self.compiled: bool = request.get("compiled", False)
         self.scopes = head_masks(self.model) if request.get("heads") else {"model": None}
 
     @property
@@ -148,6 +149,7 @@ def ours(task: Task) -> Chains:
         n_chains=task.n_chains,
         n_draws=task.n_draws,
         n_burnin=task.n_burnin,
+        compiled=task.compiled,
         generator=torch.Generator().manual_seed(task.seed),
     )
     return {scope: e.per_chain.tolist() for scope, e in got.items()}
