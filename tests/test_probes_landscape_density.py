@@ -79,6 +79,17 @@ def test_a_closed_chain_is_padded_and_exact() -> None:
     np.testing.assert_allclose(lower, np.cumsum(np.pad(density.weights[:, :3], ((0, 0), (1, 0))), axis=1), atol=1e-12)
 
 
+@pytest.mark.parametrize("n_steps", [2, 5])
+def test_shortened_is_the_run_of_fewer_steps(crowded, n_steps: int) -> None:
+    long, short = (density_of(crowded[0], 3, n) for n in (8, n_steps))
+    cut = long.shortened(n_steps)
+    np.testing.assert_allclose(cut.nodes[:, :n_steps], short.nodes, rtol=1e-9)
+    np.testing.assert_allclose(cut.weights[:, :n_steps], short.weights, rtol=1e-9)
+    assert np.isnan(cut.nodes[:, n_steps:]).all()
+    closed = density_of(quadratic(np.repeat([0.0, 2.0, 5.0], [6, 3, 1])), 3, 8)
+    np.testing.assert_array_equal(closed.shortened(n_steps).nodes, closed.nodes)  # three values: exact, kept whole
+
+
 def test_bounds_hold_and_close_with_steps() -> None:
     """The measure of one probe is known from the eigenvectors: bounds must hold everywhere and close with steps."""
     case = quadratic(np.r_[np.linspace(-1, 1, 150) ** 3, 4.0])

@@ -112,6 +112,8 @@ def test_effective_rank_within_its_interval_and_quadrature_within_its_resolution
         assert abs(found.effective_rank - degeneracy(whole).effective_rank) < found.effective_rank_resolution
         assert found.effective_rank_resolution < 0.3 * truth
         low, high = found.effective_rank_interval
+        assert max(low - 1.0, 0.0) <= max(found.effective_rank - found.effective_rank_resolution - 1.0, 0.0)
+        assert high >= found.effective_rank + found.effective_rank_resolution
         assert low < truth < high
 
 

@@ -102,6 +102,14 @@ def test_a_shift_and_a_ramp_are_seen_soon_and_placed_well():
         assert np.nanmedian(np.abs(place)) <= farthest
 
 
+def test_a_step_out_of_the_noise_is_placed_at_its_first_value():
+    """Chance may begin the excursion a little before, never after."""
+    _, place = delays(np.full(30, 30.0), 40, flat=100)
+    assert np.nanmax(place) == 0
+    assert np.nanmedian(place) >= -2
+    assert (place == 0).mean() > 0.3
+
+
 def test_correlated_noise_delays_but_does_not_blind():
     delay, _ = delays(0.25 * np.arange(100.0), 30, rho=0.5)
     assert np.isnan(delay).mean() <= 0.3
