@@ -13,6 +13,7 @@ counts only if its gate says ``"passed": true``.
   standard errors (8 comparisons), and at most one by more than 2.
 - ``spread``: 20 seeds of the regression at equal gradients, against devinterp 1.3.2 with the init loss it takes by
   itself; goal: a quarter of its standard deviation, bias at most 5 %.
+- ``known``: nine models of published coefficient, ours and devinterp 1.3.2 at equal gradients, the init loss known.
 - ``chains``: what a step costs a chain, for ours, from 1 chain to 32.
 
 Devinterp 2.0.1 writes every sample's loss to disk, which is part of its time. Rivals are named by the interpreter of
@@ -63,6 +64,21 @@ GOALS = {
     "heads_64": {"devinterp1": 2.0, "devinterp2": 2.0},
     "heads_8": {"devinterp1": 4.0, "devinterp2": 4.0},
 }
+
+
+KNOWN: list[list[Any]] = [
+    ["regular", 4],
+    ["regular", 20],
+    ["crossing", 2, 4],
+    ["crossing", 2, 6],
+    ["linear_network", 4, 1, 2, 0],
+    ["linear_network", 6, 2, 3, 0],
+    ["linear_network", 2, 2, 2, 0],
+    ["linear_network", 4, 2, 3, 1],
+    ["linear_network", 3, 2, 3, 2, 1],
+]
+"""Makers of ``learning_coefficients.py``, widths, and the rank last; all of multiplicity 1."""
+STEPS = {("linear_network", 3, 2, 3, 2, 1): 2e-5}
 
 
 class Contestant:
@@ -196,6 +212,36 @@ def seed_spread(contestants: Sequence[Contestant], seeds: int, exact: float) -> 
     return found
 
 
+def known_values(contestants: Sequence[Contestant], seeds: int) -> dict[str, Any]:
+    """Mean absolute relative error against published coefficients, at equal gradients, nbeta 1000, localization 1."""
+    sys.path.insert(0, str(HERE.parent))
+    from learning_coefficients import deep_linear_coefficient  # pyright: ignore[reportMissingImports]
+
+    settings = {"nbeta": 1000.0, "localization": 1.0, "n_chains": 4, "n_draws": 4000, "n_burnin": 4000, "batch_size": 1}
+    published = {(*known,): _published(known, deep_linear_coefficient) for known in KNOWN}
+    found: dict[str, Any] = {}
+    for c in (c for c in contestants if c.name in ("ours", "devinterp1")):
+        errors = np.empty((len(KNOWN), seeds))
+        for k, known in enumerate(KNOWN):
+            task = {"model": "known", "known": known, "step_size": STEPS.get((*known,), 1e-4), **settings}
+            for seed in range(seeds):
+                value = np.mean(c.measure({**task, "seed": 1000 * (seed + 1)})["chains"]["model"])
+                errors[k, seed] = value / published[(*known,)] - 1
+        found[c.name] = {
+            "relative_error": {" ".join(map(str, known)): e for known, e in zip(KNOWN, errors.mean(1), strict=True)},
+            "mean_absolute_relative_error": float(np.mean(np.abs(errors))),
+        }
+        print("known", c.name, found[c.name], flush=True)
+    return found
+
+
+def _published(known: Sequence[Any], deep_linear: Callable[..., tuple[float, int]]) -> float:
+    maker, *sizes = known
+    if maker == "linear_network":
+        return deep_linear(sizes[:-1], sizes[-1])[0]
+    return sizes[0] / 2 if maker == "regular" else 1 / max(sizes)
+
+
 def chain_curve(ours: Contestant, rounds: int) -> dict[str, Any]:
     """CPU milliseconds a step and chain at batch 8, the numbers of chains in turn; the loading is subtracted."""
     counts = (1, 2, 4, 8, 16, 32)
@@ -237,6 +283,7 @@ def main() -> None:
         parts: dict[str, Callable[[], dict[str, Any]]] = {
             **{name: partial(race, name, contestants, arguments.rounds, exact, compiled=compiled) for name in TASKS},
             "spread": partial(seed_spread, contestants, arguments.seeds, exact),
+            "known": partial(known_values, contestants, 2),
             "chains": partial(chain_curve, contestants[0], arguments.rounds),
         }
         result: dict[str, Any] = {}

@@ -83,6 +83,17 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], float]] = {
 """Factory and noise variance."""
 
 
+class PopulationLoss(nn.Module):
+    """A model of ``learning_coefficients.py`` whose output, for any input, is its loss."""
+
+    def __init__(self, known: Any) -> None:
+        super().__init__()
+        self.model, self.loss_fn = known.model, known.loss_fn
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.loss_fn(self.model, x)
+
+
 def criterion(variance: float) -> Callable[[Tensor, Tensor], Tensor]:
     """Mean over the batch and the outputs of the squared error over twice the variance."""
     return lambda out, y: 0.5 * (out - y).square().mean() / variance
@@ -105,12 +116,16 @@ class Task:
     """What is measured: model at w*, data and settings."""
 
     def __init__(self, folder: Path, request: dict[str, Any]) -> None:
-        make, variance = MODELS[request["model"]]
-        self.model = make()
-        self.model.load_state_dict(torch.load(folder / f"{request['model']}.pt"))
+        if "known" in request:
+            self.model, self.x = PopulationLoss(_known(request["known"])), torch.zeros(1, 1, dtype=torch.float64)
+            self.y, self.criterion = self.x, lambda out, y: out
+        else:
+            make, variance = MODELS[request["model"]]
+            self.model = make()
+            self.model.load_state_dict(torch.load(folder / f"{request['model']}.pt"))
+            self.x, self.y = torch.load(folder / f"{request['model']}_data.pt")
+            self.criterion = criterion(variance)
         self.model.eval()
-        self.x, self.y = torch.load(folder / f"{request['model']}_data.pt")
-        self.criterion = criterion(variance)
         self.batch_size: int = request["batch_size"]
         self.n_chains: int = request["n_chains"]
         self.n_draws: int = request["n_draws"]
@@ -127,6 +142,17 @@ class Task:
     def init_loss(self) -> float:
         with torch.no_grad():
             return self.criterion(self.model(self.x), self.y).item()
+
+
+def _known(arguments: list[Any]) -> Any:
+    """A model of published coefficient, by the name of its maker and what that takes."""
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    import learning_coefficients  # pyright: ignore[reportMissingImports]
+
+    maker, *sizes = arguments
+    if maker == "linear_network":
+        return learning_coefficients.linear_network(*sizes[:-1], rank=sizes[-1])
+    return getattr(learning_coefficients, maker)(*sizes)
 
 
 Chains = dict[str, list[float]]
