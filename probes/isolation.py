@@ -8,7 +8,8 @@ from itertools import chain
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
+
+_LAZY = (nn.UninitializedParameter, nn.UninitializedBuffer)
 
 
 @contextmanager
@@ -24,21 +25,22 @@ def isolated(model: nn.Module) -> Iterator[nn.Module]:
         TypeError: ``model`` is no module.
         ValueError: it has no values (meta device, lazy tensors), or the data turn out to be on another device.
     """
-    check_values(model)
-    modules = _modules(model)
-    flags = [(module, module.training) for module in modules]
-    gradients = {p: p.grad for module in modules for p in module._parameters.values() if p is not None}
+    modules = _valued_modules(model)
+    flags = [module.training for module in modules]
+    parameters = [p for module in modules for p in module._parameters.values() if p is not None]
+    gradients = [p.grad for p in parameters]
     buffers = [
         (module._buffers, name, buffer, buffer.detach().clone())
         for module in modules
+        if module._buffers
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
     # only the model's own devices: asking the others for their random state would start CUDA on each of them
-    devices = {p.device for p in gradients} | {buffer.device for _, _, buffer, _ in buffers}
+    devices = {p.device for p in parameters} | {buffer.device for _, _, buffer, _ in buffers}
     kinds = {device.type for device in devices} | {"cpu"}
     gpus = sorted(device.index for device in devices if device.type == "cuda")
-    for p, gradient in gradients.items():
+    for p, gradient in zip(parameters, gradients, strict=True):
         if gradient is not None:
             p.grad = None
     try:
@@ -50,14 +52,14 @@ def isolated(model: nn.Module) -> Iterator[nn.Module]:
             for kind in sorted(kinds):
                 stack.enter_context(torch.autocast(kind, enabled=False))
             stack.enter_context(_device_errors())
-            if any(training for _, training in flags):
+            if any(flags):
                 model.eval()
             yield model
     finally:
-        for module, flag in flags:
+        for module, flag in zip(modules, flags, strict=True):
             if module.training != flag:  # setting an attribute of a module is slow, and most are as they were
                 module.training = flag
-        for p, gradient in gradients.items():
+        for p, gradient in zip(parameters, gradients, strict=True):
             if p.grad is not gradient:
                 p.grad = gradient
         with torch.no_grad():
@@ -68,35 +70,36 @@ def isolated(model: nn.Module) -> Iterator[nn.Module]:
 
 def check_values(model: nn.Module) -> None:
     """Refuse what is no module, and a model without values: on the meta device, or with lazy tensors."""
+    _valued_modules(model)
+
+
+def _valued_modules(model: nn.Module) -> list[nn.Module]:
+    """``model.modules()`` in any order, at a fifth of the cost: walking the tree is most of what isolation costs."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if not any(map(_lacks_values, _modules(model))):
-        return
-    for name, t in chain(model.named_parameters(), model.named_buffers()):  # names, only where one is needed
-        if isinstance(t, UninitializedTensorMixin):
-            raise ValueError(f"{name} of the model has no shape yet; run the model once on data before probing it")
-        if t.is_meta:
-            raise ValueError(f"{name} of the model is on the meta device, without values; load weights before probing")
-
-
-def _modules(model: nn.Module) -> list[nn.Module]:
-    """``model.modules()`` in any order, at a fifth of the cost: walking the tree is most of what isolation costs."""
     found = {model: None}
     rest = [model]
     while rest:
-        for child in rest.pop()._modules.values():
+        module = rest.pop()
+        for tensors in (module._parameters, module._buffers):
+            for t in tensors.values():
+                if t is not None and (t.is_meta or type(t) in _LAZY):
+                    raise _no_values(model)
+        for child in module._modules.values():
             if child is not None and child not in found:
                 found[child] = None
                 rest.append(child)
     return list(found)
 
 
-def _lacks_values(module: nn.Module) -> bool:
-    for tensors in (module._parameters, module._buffers):
-        for t in tensors.values():
-            if t is not None and (t.is_meta or isinstance(t, UninitializedTensorMixin)):
-                return True
-    return False
+def _no_values(model: nn.Module) -> ValueError:
+    """Name the first tensor without values."""
+    for name, t in chain(model.named_parameters(), model.named_buffers()):
+        if type(t) in _LAZY:
+            return ValueError(f"{name} of the model has no shape yet; run the model once on data before probing it")
+        if t.is_meta:
+            return ValueError(f"{name} of the model is on the meta device, without values; load weights before probing")
+    raise AssertionError("all tensors have values")
 
 
 @contextmanager

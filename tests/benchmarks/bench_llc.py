@@ -49,12 +49,12 @@ TRANSFORMER = {"model": "transformer", "nbeta": 80.0, "step_size": 2e-5, "locali
 REGRESSION = {"model": "regression", "nbeta": 1000 / math.log(1000), "step_size": 2.5e-4, "localization": 5.0}
 LONG = {"n_chains": 4, "n_draws": 1000, "n_burnin": 100}
 TASKS: dict[str, dict[str, Any]] = {
-    "whole_64": {**TRANSFORMER, "batch_size": 64, "n_chains": 4, "n_draws": 50},
-    "whole_8": {**TRANSFORMER, "batch_size": 8, "n_chains": 16, "n_draws": 50},
+    "whole_64": {**TRANSFORMER, "batch_size": 64, "n_chains": 4, "n_draws": 200},
+    "whole_8": {**TRANSFORMER, "batch_size": 8, "n_chains": 16, "n_draws": 200},
     "regression_full": {**REGRESSION, **LONG, "batch_size": 1000},
     "regression_100": {**REGRESSION, **LONG, "batch_size": 100},
-    "heads_64": {**TRANSFORMER, "step_size": 1e-4, "batch_size": 64, "n_chains": 4, "n_draws": 10, "heads": True},
-    "heads_8": {**TRANSFORMER, "step_size": 1e-4, "batch_size": 8, "n_chains": 4, "n_draws": 15, "heads": True},
+    "heads_64": {**TRANSFORMER, "step_size": 1e-4, "batch_size": 64, "n_chains": 4, "n_draws": 40, "heads": True},
+    "heads_8": {**TRANSFORMER, "step_size": 1e-4, "batch_size": 8, "n_chains": 4, "n_draws": 40, "heads": True},
 }
 GOALS = {
     "whole_64": {"devinterp1": 1.2, "devinterp2": 1.8},
@@ -261,7 +261,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for rival in ("devinterp1", "devinterp2", "canonical"):
         parser.add_argument(f"--{rival}", help="interpreter of an environment that has it")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument(
         "--only", nargs="*", metavar="PART", help="the parts named above, in this order; all by default"
