@@ -258,6 +258,7 @@ def _flat_settings(settings: SgldOptions) -> dict[str, float | int | str]:
     """Settings as attributes a netCDF file can hold."""
     preconditioner = settings.preconditioner
     numbers = {name: value for name, value in asdict(settings).items() if name != "preconditioner"}
+    numbers["compiled"] = int(settings.compiled)  # it has no truth values
     if preconditioner is None:
         return {**numbers, "sampler": "sgld"}
     held = {f"rmsprop_{name}": float(value) for name, value in asdict(preconditioner).items()}
