@@ -11,7 +11,7 @@ counts only if its gate says ``"passed": true``.
 - ``regression_full``, ``regression_100``: 20 weights, 1000 samples; gate: ours and the rival's within 5 % of the
   closed form, ours over 16 further seeds.
 - ``heads_64``, ``heads_8``: each of 8 heads alone, 4 chains each; gate: the same, p times 8 heads.
-- ``spread``: 20 seeds of the regression at equal gradients, against devinterp 1.3.2 with the init loss it takes by
+- ``spread``: 40 seeds of the regression at equal gradients, against devinterp 1.3.2 with the init loss it takes by
   itself; goal: a quarter of its standard deviation, bias at most 5 %.
 - ``known``: nine models of published coefficient, ours and devinterp 1.3.2 at equal gradients, the init loss known.
 - ``chains``: what a step costs a chain, for ours, from 1 chain to 32.
@@ -210,7 +210,7 @@ def _near(exact: float, rounds_of: Mapping[str, Mapping[str, Sequence[float]]], 
 
 def seed_spread(contestants: Sequence[Contestant], seeds: int, exact: float) -> dict[str, Any]:
     """Values over seeds at equal gradients: ours against devinterp 1.3.2 with its own init loss."""
-    task = {**REGRESSION, "batch_size": 100, "n_chains": 4, "n_draws": 100, "n_burnin": 200, "own_init_loss": True}
+    task = {**REGRESSION, "batch_size": 100, "n_chains": 4, "n_draws": 250, "n_burnin": 100, "own_init_loss": True}
     found: dict[str, Any] = {"exact": exact}
     for c in (c for c in contestants if c.name in ("ours", "devinterp1")):
         values = [np.mean(c.measure({**task, "seed": seed})["chains"]["model"]) for seed in range(seeds)]
@@ -273,7 +273,7 @@ def main() -> None:
     for rival in ("devinterp1", "devinterp2", "canonical"):
         parser.add_argument(f"--{rival}", help="interpreter of an environment that has it")
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=40)
     parser.add_argument(
         "--only", nargs="*", metavar="PART", help="the parts named above, in this order; all by default"
     )
