@@ -241,12 +241,24 @@ def tracking(rounds: int, n_checkpoints: int, n_permutations: int, n_scenes: int
     }
 
 
+def patterns(rounds: int) -> dict:
+    """B11 at two sizes."""
+    (model,) = models(1, 6)
+    generator = torch.Generator().manual_seed(0)
+    found = {}
+    for n_scenes, n_particles, n_calls in ((16, 8, 20), (250, 10, 3)):
+        features = torch.randn(n_scenes, n_particles, 6, generator=generator)
+        found[f"batch {n_scenes} x {n_particles}"] = patterns_recorded(model, features, rounds, n_calls)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--checkpoints", type=int, default=20, help="a round")
     parser.add_argument("--permutations", type=int, default=99)
     parser.add_argument("--scenes", type=int, default=200)
+    parser.add_argument("--only", nargs="+", choices=["patterns", "tracking"], default=["patterns", "tracking"])
     parser.add_argument("--quick", action="store_true", help="a look: two rounds of two checkpoints, nothing written")
     args = parser.parse_args()
     if args.scenes < 130:
@@ -254,15 +266,11 @@ def main() -> None:
     if args.quick:
         args.rounds, args.checkpoints = 2, 2
     torch.set_num_threads(1)
-    (model,) = models(1, 6)
-    generator = torch.Generator().manual_seed(0)
-    result = {}
-    for name, n_scenes, n_particles in (("batch 16 x 8", 16, 8), ("batch 250 x 10", 250, 10)):
-        features = torch.randn(n_scenes, n_particles, 6, generator=generator)
-        result[f"B11 {name}"] = patterns_recorded(model, features, args.rounds, 20 if n_scenes < 100 else 3)
-        print(name, result[f"B11 {name}"], flush=True)
-    result["B12"] = tracking(args.rounds, args.checkpoints, args.permutations, args.scenes)
-    interleaved.write_result("heads", result, vars(args))
+    if "patterns" in args.only:
+        interleaved.write_result("heads_patterns", patterns(args.rounds), vars(args))
+    if "tracking" in args.only:
+        found = tracking(args.rounds, args.checkpoints, args.permutations, args.scenes)
+        interleaved.write_result("heads_tracking", found, vars(args))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ counts only if its gate says ``"passed": true``.
 - ``heads_64``, ``heads_8``: each of 8 heads alone, 4 chains each; gate: the same, p times 8 heads.
 - ``spread``: 40 seeds of the regression at equal gradients, against devinterp 1.3.2 with the init loss it takes by
   itself; goal: a quarter of its standard deviation, bias at most 5 %.
-- ``known``: nine models of published coefficient, ours and devinterp 1.3.2 at equal gradients, the init loss known.
+- ``known``: nine models of published coefficient, ours and devinterp 1.3.2 at equal gradients, the init loss known;
+  half an hour, nearly all of it the rival's.
 - ``chains``: what a step costs a chain, for ours, from 1 chain to 32.
 
 Devinterp 2.0.1 writes every sample's loss to disk, which is part of its time. Rivals are named by the interpreter of
@@ -228,7 +229,8 @@ def known_values(contestants: Sequence[Contestant], seeds: int) -> dict[str, Any
     sys.path.insert(0, str(HERE.parent))
     from learning_coefficients import deep_linear_coefficient  # pyright: ignore[reportMissingImports]
 
-    settings = {"nbeta": 1000.0, "localization": 1.0, "n_chains": 4, "n_draws": 4000, "n_burnin": 4000, "batch_size": 1}
+    length = {"n_chains": 8, "n_draws": 20_000, "n_burnin": 20_000}  # flat directions relax in 20 000 steps
+    settings = {"nbeta": 1000.0, "localization": 1.0, "batch_size": 1, **length}
     published = {(*known,): _published(known, deep_linear_coefficient) for known in KNOWN}
     found: dict[str, Any] = {}
     for c in (c for c in contestants if c.name in ("ours", "devinterp1")):
@@ -294,7 +296,7 @@ def main() -> None:
         parts: dict[str, Callable[[], dict[str, Any]]] = {
             **{name: partial(race, name, contestants, arguments.rounds, exact, compiled=compiled) for name in TASKS},
             "spread": partial(seed_spread, contestants, arguments.seeds, exact),
-            "known": partial(known_values, contestants, 2),
+            "known": partial(known_values, contestants, 1),
             "chains": partial(chain_curve, contestants[0], arguments.rounds),
         }
         result: dict[str, Any] = {}
