@@ -13,8 +13,8 @@ counts only if its gate says ``"passed": true``.
 - ``heads_64``, ``heads_8``: each of 8 heads alone, 4 chains each; gate: the same, p times 8 heads.
 - ``spread``: 40 seeds of the regression at equal gradients, against devinterp 1.3.2 with the init loss it takes by
   itself; goal: a quarter of its standard deviation, bias at most 5 %.
-- ``known``: nine models of published coefficient, ours and devinterp 1.3.2 at equal gradients, the init loss known;
-  half an hour, nearly all of it the rival's.
+- ``known``: nine models of published coefficient, ours, ours extrapolated to a step of zero, and devinterp 1.3.2 at
+  equal gradients, the init loss known; half an hour, nearly all of it the rival's.
 - ``chains``: what a step costs a chain, for ours, from 1 chain to 32.
 
 Devinterp 2.0.1 writes every sample's loss to disk, which is part of its time. Rivals are named by the interpreter of
@@ -233,18 +233,21 @@ def known_values(contestants: Sequence[Contestant], seeds: int) -> dict[str, Any
     settings = {"nbeta": 1000.0, "localization": 1.0, "batch_size": 1, **length}
     published = {(*known,): _published(known, deep_linear_coefficient) for known in KNOWN}
     found: dict[str, Any] = {}
-    for c in (c for c in contestants if c.name in ("ours", "devinterp1")):
+    racers = {c.name: (c, False) for c in contestants if c.name in ("ours", "devinterp1")}
+    racers["ours at zero step"] = (contestants[0], True)
+    for name, (c, at_zero_step) in racers.items():
         errors = np.empty((len(KNOWN), seeds))
         for k, known in enumerate(KNOWN):
-            task = {"model": "known", "known": known, "step_size": STEPS.get((*known,), 1e-4), **settings}
+            step_size = STEPS.get((*known,), 1e-4)
+            task = {"model": "known", "known": known, "step_size": step_size, "at_zero_step": at_zero_step, **settings}
             for seed in range(seeds):
                 value = np.mean(c.measure({**task, "seed": 1000 * (seed + 1)})["chains"]["model"])
                 errors[k, seed] = value / published[(*known,)] - 1
-        found[c.name] = {
+        found[name] = {
             "relative_error": {" ".join(map(str, known)): e for known, e in zip(KNOWN, errors.mean(1), strict=True)},
             "mean_absolute_relative_error": float(np.mean(np.abs(errors))),
         }
-        print("known", c.name, found[c.name], flush=True)
+        print("known", name, found[name], flush=True)
     return found
 
 

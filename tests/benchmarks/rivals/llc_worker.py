@@ -135,6 +135,7 @@ class Task:
         self.nbeta: float = request["nbeta"]
         self.seed: int = request["seed"]
         self.own_init_loss: bool = request.get("own_init_loss", False)
+        self.at_zero_step: bool = request.get("at_zero_step", False)
         self.compiled: bool = request.get("compiled", False)
         self.scopes = head_masks(self.model) if request.get("heads") else {"model": None}
 
@@ -178,6 +179,8 @@ def ours(task: Task) -> Chains:
         compiled=task.compiled,
         generator=torch.Generator().manual_seed(task.seed),
     )
+    if task.at_zero_step:
+        return {scope: [e.value_at_zero_step] for scope, e in got.items()}
     return {scope: e.per_chain.tolist() for scope, e in got.items()}
 
 
