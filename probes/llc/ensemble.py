@@ -118,16 +118,12 @@ class CopiesLoss:
     def _call_leaves(self, own: list[Tensor], leaves: list[Tensor]) -> Tensor:
         return self._call(own, self._table.unflatten(leaves))
 
-    def leaves(self, index: Int[Tensor, " copy"]) -> list[Tensor]:
-        """The tensors of each copy's batch."""
-        return self._table.take(index)
-
-    def at(self, own: list[Tensor], leaves: list[Tensor]) -> Tensor:
-        """The losses of copies, vectorised, each on the batch of these tensors."""
+    def together(self, own: list[Tensor], leaves: list[Tensor]) -> Tensor:
+        """The losses of the copies, vectorised, each on the batch that has these leaves."""
         return self._vmapped(own, leaves)
 
     def _all_at_once(self, own: list[Tensor], index: Tensor) -> Tensor:
-        return self.at(own, self.leaves(index))
+        return self.together(own, self._table.take(index))
 
     def _one_by_one(self, own: list[Tensor], index: Tensor) -> Tensor:
         return torch.stack([self.alone([t[c] for t in own], batch) for c, batch in enumerate(index.tolist())])
@@ -170,6 +166,7 @@ class Ensemble:
         self.positions = self.center.repeat(n_copies, 1)
         self._shapes = [p.shape for p in own]
         self._views = [t.detach() for t in self._as_tensors(self.positions)]
+        self._table = table
         self._loss = CopiesLoss(model, loss_fn, table, names)
         self._observed = {name: CopiesLoss(model, f, table, names) for name, f in observed.items()}
         self._compiled: Callable[..., list[Tensor]] | None = None
@@ -180,7 +177,7 @@ class Ensemble:
         self, index: Int[Tensor, " copy"]
     ) -> tuple[Float[Tensor, " copy"], Float[Tensor, "copy entry"]]:
         """Each copy's loss on its batch, and the gradient in its own entries."""
-        if not self._loss.vectorized and self._compiled is None:
+        if not self._loss.vectorized:
             parts = [self._evaluate_alone(copy, batch) for copy, batch in enumerate(index.tolist())]
             losses, gradients = zip(*parts, strict=True)
             return torch.stack(losses), torch.stack(gradients)
@@ -211,7 +208,7 @@ class Ensemble:
 
     def _evaluate(self, rows: slice, index: Tensor) -> tuple[Tensor, Tensor]:
         if self._compiled is not None:
-            losses, gradients = self._compiled(self.positions[rows], *self._loss.leaves(index[rows]))
+            losses, gradients = self._compiled(self.positions[rows], *self._table.take(index[rows]))
             return losses, gradients
         leaves = [view[rows].requires_grad_() for view in self._views]
         with torch.enable_grad():
@@ -230,7 +227,7 @@ class Ensemble:
         """Losses and gradients of some copies, nothing kept."""
         positions = positions.detach().requires_grad_()
         with torch.enable_grad():
-            losses = self._loss.at(self._as_tensors(positions), list(leaves))
+            losses = self._loss.together(self._as_tensors(positions), list(leaves))
             gradients = torch.autograd.grad(losses.sum(), positions)
         return [losses.detach(), *gradients]
 
@@ -240,12 +237,31 @@ class Ensemble:
             raise ValueError("compiled: the loss or its batches do not vectorise over chains; leave compiled out")
         first = torch.zeros(n_rows, dtype=torch.long, device=self.center.device)
         try:
-            self._compiled = compile_step(self._step, [self.positions[:n_rows], *self._loss.leaves(first)])
+            self._compiled = compile_step(self._step, [self.positions[:n_rows], *self._table.take(first)])
         except NotCompilable as error:
             raise ValueError(f"compiled: {error}; leave compiled out") from error
 
     def _plan(self, names: Sequence[str], compiled: bool) -> int:
         """Vectorise and compile what can be; return how many copies take turns, by what autograd saves for one."""
+        first = torch.zeros(1, dtype=torch.long, device=self.center.device)
+        leaves = [view[:1].requires_grad_() for view in self._views]
+        saved = self._saved_bytes(leaves, first, names)
+        together = saved <= _SAVED_BYTES_ALONE or self.center.device.type != "cpu"
+        if together or compiled:
+            with torch.enable_grad():
+                self._loss.vectorize(leaves, first)
+        for loss in self._observed.values():
+            loss.vectorize([view[:1] for view in self._views], first)
+        n_copies = len(self.positions)
+        n_rows = min(n_copies, max(1, _SAVED_BYTES // max(saved, 1)))
+        if compiled:
+            most = n_rows if together else 1
+            n_rows = max(n for n in range(1, most + 1) if n_copies % n == 0)  # compiled for turns of one size
+            self._compile(n_rows)
+        return n_rows
+
+    def _saved_bytes(self, leaves: list[Tensor], first: Tensor, names: Sequence[str]) -> int:
+        """What autograd saves of one copy, for the backward pass."""
         saved = 0
 
         def count(t: Tensor) -> Tensor:
@@ -253,21 +269,8 @@ class Ensemble:
             saved += t.numel() * t.element_size()
             return t
 
-        first = torch.zeros(1, dtype=torch.long, device=self.center.device)
-        leaves = [view[:1].requires_grad_() for view in self._views]
-        with torch.enable_grad():
-            with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-                alone = self._loss(leaves, first)
-            if not alone.requires_grad:
-                raise ValueError(f"the loss does not depend on the chosen tensors: {', '.join(names)}")
-            together = saved <= _SAVED_BYTES_ALONE or self.center.device.type != "cpu"
-            if together or compiled:
-                self._loss.vectorize(leaves, first)
-        for loss in self._observed.values():
-            loss.vectorize([view[:1] for view in self._views], first)
-        n_rows = min(len(self.positions), max(1, _SAVED_BYTES // max(saved, 1)))
-        if compiled:
-            # all turns of one size, for which alone the step is compiled
-            n_rows = next(n for n in range(n_rows if together else 1, 0, -1) if len(self.positions) % n == 0)
-            self._compile(n_rows)
-        return n_rows
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+            alone = self._loss(leaves, first)
+        if not alone.requires_grad:
+            raise ValueError(f"the loss does not depend on the chosen tensors: {', '.join(names)}")
+        return saved

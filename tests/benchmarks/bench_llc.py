@@ -226,36 +226,25 @@ def seed_spread(contestants: Sequence[Contestant], seeds: int, exact: float) -> 
 
 def known_values(contestants: Sequence[Contestant], seeds: int) -> dict[str, Any]:
     """Mean absolute relative error against published coefficients, at equal gradients, nbeta 1000, localization 1."""
-    sys.path.insert(0, str(HERE.parent))
-    from learning_coefficients import deep_linear_coefficient  # pyright: ignore[reportMissingImports]
-
     length = {"n_chains": 8, "n_draws": 20_000, "n_burnin": 20_000}  # flat directions relax in 20 000 steps
     settings = {"nbeta": 1000.0, "localization": 1.0, "batch_size": 1, **length}
-    published = {(*known,): _published(known, deep_linear_coefficient) for known in KNOWN}
     found: dict[str, Any] = {}
     racers = {c.name: (c, False) for c in contestants if c.name in ("ours", "devinterp1")}
     racers["ours at zero step"] = (contestants[0], True)
     for name, (c, at_zero_step) in racers.items():
         errors = np.empty((len(KNOWN), seeds))
         for k, known in enumerate(KNOWN):
-            step_size = STEPS.get((*known,), 1e-4)
+            step_size, published = STEPS.get((*known,), 1e-4), llc_worker.known_model(known).coefficient
             task = {"model": "known", "known": known, "step_size": step_size, "at_zero_step": at_zero_step, **settings}
             for seed in range(seeds):
                 value = np.mean(c.measure({**task, "seed": 1000 * (seed + 1)})["chains"]["model"])
-                errors[k, seed] = value / published[(*known,)] - 1
+                errors[k, seed] = value / published - 1
         found[name] = {
             "relative_error": {" ".join(map(str, known)): e for known, e in zip(KNOWN, errors.mean(1), strict=True)},
             "mean_absolute_relative_error": float(np.mean(np.abs(errors))),
         }
         print("known", name, found[name], flush=True)
     return found
-
-
-def _published(known: Sequence[Any], deep_linear: Callable[..., tuple[float, int]]) -> float:
-    maker, *sizes = known
-    if maker == "linear_network":
-        return deep_linear(sizes[:-1], sizes[-1])[0]
-    return sizes[0] / 2 if maker == "regular" else 1 / max(sizes)
 
 
 def chain_curve(ours: Contestant, rounds: int) -> dict[str, Any]:

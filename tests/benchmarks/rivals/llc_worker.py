@@ -117,7 +117,7 @@ class Task:
 
     def __init__(self, folder: Path, request: dict[str, Any]) -> None:
         if "known" in request:
-            self.model, self.x = PopulationLoss(_known(request["known"])), torch.zeros(1, 1, dtype=torch.float64)
+            self.model, self.x = PopulationLoss(known_model(request["known"])), torch.zeros(1, 1, dtype=torch.float64)
             self.y, self.criterion = self.x, lambda out, y: out
         else:
             make, variance = MODELS[request["model"]]
@@ -145,7 +145,7 @@ class Task:
             return self.criterion(self.model(self.x), self.y).item()
 
 
-def _known(arguments: list[Any]) -> Any:
+def known_model(arguments: list[Any]) -> Any:
     """A model of published coefficient, by the name of its maker and what that takes."""
     sys.path.insert(0, str(Path(__file__).parents[2]))
     import learning_coefficients  # pyright: ignore[reportMissingImports]
