@@ -1,0 +1,1 @@
+"""What changes how a network learns; each plugs into the one training loop and works on models of your own."""
