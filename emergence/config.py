@@ -123,6 +123,7 @@ class TrainingConfig:
         optimizer: how a gradient becomes a step.
         n_warmup_steps: steps over which the learning rate rises linearly from zero.
         n_checkpoints: snapshots, log-spaced from step 1, beside step 0.
+        max_gradient_norm: longer gradients are scaled down to it; None leaves all as they are.
         precision: bfloat16 runs the forward pass under autocast and is meant for CUDA.
         compile: hand the training step to torch.compile; pays for itself on long runs only.
     """
@@ -132,12 +133,15 @@ class TrainingConfig:
     optimizer: AdamW | SGD = field(default_factory=AdamW)
     n_warmup_steps: int = 50
     n_checkpoints: int = 24
+    max_gradient_norm: float | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
 
     def __post_init__(self) -> None:
         _require_counts(self, "training", 1, "n_steps", "batch_size", "n_checkpoints")
         _require_counts(self, "training", 0, "n_warmup_steps")
+        if self.max_gradient_norm is not None:
+            _require_positive(self, "training", "max_gradient_norm")
 
 
 @dataclass(frozen=True)

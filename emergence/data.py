@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from simulators import System, Trajectories, contact_labels, minimum_image, periodic_axes, wall_contact_labels
 
+from .tasks import batch_indices
+
 
 class Batch(NamedTuple):
     """What the network reads and what it should have written, both normalised."""
@@ -93,6 +95,15 @@ class Transitions:
         """The pair's distance is shrinking now."""
         dv = self.velocities[:, :, None] - self.velocities[:, None]
         return (self.separations * dv).sum(-1) < 0
+
+    def training_batch(self, seed: int, step: int, size: int) -> Batch:
+        """Scenes of one training step, gathered where the data are."""
+        index = torch.from_numpy(batch_indices(seed, step, len(self), size)).to(self.batch.features.device)
+        return Batch(*(t.index_select(0, index) for t in self.batch))
+
+    def loss(self, model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
+        """See ``prediction_loss``."""
+        return prediction_loss(model, batch)
 
     def batches(self, size: int) -> list[Batch]:
         """Equal batches in fixed order; scenes beyond the last whole batch are left out."""

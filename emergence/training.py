@@ -7,11 +7,10 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from .checkpoints import (
     Checkpoints,
@@ -20,11 +19,12 @@ from .checkpoints import (
     restore_optimizer,
 )
 from .config import AdamW, TrainingConfig
-from .data import Batch, Transitions, prediction_loss
 from .files import write_text
-from .model import ParticleTransformer
+from .interventions.intervention import Intervention
+from .tasks import Task
 
 LOG_EVERY = 10
+_OF_METHOD = "intervention/"
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -40,17 +40,12 @@ def training_time(config: TrainingConfig, step: int) -> float:
     return config.optimizer.learning_rate * (warm + step - n_warm) / (1 - momentum)
 
 
-def batch_indices(seed: int, step: int, n_scenes: int, size: int) -> Int[np.ndarray, " size"]:
-    """Scenes of one step, drawn with replacement: a function of (seed, step), so resuming needs no random state."""
-    return np.random.default_rng((seed, step)).integers(n_scenes, size=size)
-
-
 def missing_steps(config: TrainingConfig, checkpoints: Checkpoints) -> list[int]:
     """Planned checkpoints that are not there, ascending; training goes on from the one before the first of them."""
     return sorted(set(log_spaced_steps(config.n_steps, config.n_checkpoints)) - set(checkpoints.steps))
 
 
-def make_optimizer(config: TrainingConfig, model: torch.nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Torch's fused implementations, on CPU and CUDA alike."""
     choice = config.optimizer
     if isinstance(choice, AdamW):
@@ -65,26 +60,28 @@ def make_optimizer(config: TrainingConfig, model: torch.nn.Module) -> torch.opti
 
 
 def train(
-    model: ParticleTransformer,
-    data: Transitions,
+    model: nn.Module,
+    task: Task,
     config: TrainingConfig,
     *,
     seed: int,
     checkpoints: Checkpoints,
+    intervention: Intervention | None = None,
     meta: dict[str, object] | None = None,
     metrics_file: Path | None = None,
     on_step: Callable[[int], None] | None = None,
-) -> ParticleTransformer:
+) -> nn.Module:
     """Train ``model`` in place, writing log-spaced checkpoints; continue from the last one before a gap.
 
     On the CPU a run that was killed and resumed writes the same bytes as one that was not.
 
     Args:
         model: freshly initialised; its weights become those of step 0.
-        data: training scenes, on the device of the model.
+        task: batches on the device of the model, and their loss; ``emergence.data.Transitions`` is one.
         config: steps, batch size, optimizer, precision.
-        seed: of the order in which scenes are drawn.
+        seed: of the order in which examples are drawn.
         checkpoints: where snapshots go and are resumed from.
+        intervention: a method at work on this model; None trains plainly.
         meta: noted in each checkpoint's meta.json.
         metrics_file: one JSON line every ``LOG_EVERY`` steps and at each checkpoint: step, training time, and the
             loss of the step's batch before its update.
@@ -96,27 +93,32 @@ def train(
     """
     names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     optimizer = make_optimizer(config, model)
+    method = intervention or Intervention()
     planned = set(log_spaced_steps(config.n_steps, config.n_checkpoints))
     to_save = missing_steps(config, checkpoints)
     earlier = [step for step in checkpoints.steps if not to_save or step < to_save[0]]
     start = earlier[-1] if earlier else 0
     if earlier:
         checkpoints.load_into(model, start)
-        restore_optimizer(optimizer, names, checkpoints.training_state(start))
-    take_step = _make_step(model, optimizer, data, config)
+        state = checkpoints.training_state(start)
+        method.load_state({key.removeprefix(_OF_METHOD): t for key, t in state.items() if key.startswith(_OF_METHOD)})
+        restore_optimizer(optimizer, names, {k: t for k, t in state.items() if not k.startswith(_OF_METHOD)})
+    take_step = _make_step(model, optimizer, task, config, method)
     model.train()
 
     def save(step: int) -> None:
         if not all(p.isfinite().all() for p in names):
             raise _diverged("weights are not finite", step)
         note = {"training_time": training_time(config, step), "seed": seed, **(meta or {})}
-        checkpoints.save(step, model, optimizer_tensors(optimizer, names), note)
+        state = {_OF_METHOD + key: t for key, t in method.state().items()}
+        checkpoints.save(step, model, optimizer_tensors(optimizer, names) | state, note)
 
     if 0 in to_save:
         save(0)
     with _MetricsLog(metrics_file, start) as log:
         for step in range(start + 1, config.n_steps + 1):
-            loss = take_step(learning_rate(config, step - 1), batch_indices(seed, step, len(data), config.batch_size))
+            batch = task.training_batch(seed, step, config.batch_size)
+            loss = take_step(learning_rate(config, step - 1), batch, step)
             if step % LOG_EVERY == 0 or step in planned:
                 log.write(step, training_time(config, step), loss.item())
             if step in to_save:
@@ -127,23 +129,26 @@ def train(
 
 
 def _make_step(
-    model: ParticleTransformer, optimizer: torch.optim.Optimizer, data: Transitions, config: TrainingConfig
-) -> Callable[[float, np.ndarray], Tensor]:
-    """Bind everything but the learning rate and the scenes of a step; returns the loss of the batch."""
-    device = data.batch.features.device
+    model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, config: TrainingConfig, method: Intervention
+) -> Callable[[float, Any, int], Tensor]:
+    """Bind everything but the learning rate, the batch and the number of the step; returns the task's loss."""
+    device = next(model.parameters()).device
     precision = torch.autocast(device.type, torch.bfloat16) if config.precision == "bfloat16" else nullcontext()
-    loss_fn = torch.compile(prediction_loss) if config.compile else prediction_loss
+    loss_fn = torch.compile(task.loss) if config.compile else task.loss
 
-    def take_step(rate: float, scenes: np.ndarray) -> Tensor:
-        index = torch.from_numpy(scenes).to(device)
-        batch = Batch(*(t.index_select(0, index) for t in data.batch))
+    def take_step(rate: float, batch: Any, step: int) -> Tensor:
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad()
         with precision:
             loss = loss_fn(model, batch)
-        loss.backward()
+        penalty = method.penalty(step)
+        (loss if penalty is None else loss + penalty).backward()
+        method.after_backward(step)
+        if config.max_gradient_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
         optimizer.step()
+        method.after_step(step, optimizer)
         return loss.detach()
 
     return take_step

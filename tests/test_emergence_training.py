@@ -13,7 +13,8 @@ from micro_study import checkpoints_in, contents, few_transitions, fresh_model, 
 from emergence.checkpoints import CheckpointError
 from emergence.config import SGD, AdamW, TrainingConfig
 from emergence.data import Transitions, prediction_loss
-from emergence.training import batch_indices, learning_rate, train, training_time
+from emergence.tasks import batch_indices
+from emergence.training import learning_rate, train, training_time
 
 
 @pytest.fixture(scope="module")

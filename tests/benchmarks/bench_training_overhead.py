@@ -22,8 +22,10 @@ from torch import Tensor, nn
 
 from emergence.config import ModelConfig, StudyConfig, TrainingConfig
 from emergence.data import Transitions, make_transitions
+from emergence.interventions.intervention import Intervention
 from emergence.model import ParticleTransformer
-from emergence.training import _make_step, batch_indices, learning_rate, make_optimizer
+from emergence.tasks import batch_indices
+from emergence.training import _make_step, learning_rate, make_optimizer
 from simulators import HardSpheres, simulate
 
 
@@ -108,13 +110,13 @@ def bare_loop(model: BareTransformer, data: Transitions, config: TrainingConfig)
 
 def our_loop(model: ParticleTransformer, data: Transitions, config: TrainingConfig) -> Callable[[int, int], float]:
     """The inside of ``emergence.training.train``."""
-    take_step = _make_step(model, make_optimizer(config, model), data, config)
+    take_step = _make_step(model, make_optimizer(config, model), data, config, Intervention())
 
     def steps(first: int, n: int) -> float:
         loss = torch.zeros(())
         for step in range(first, first + n):
-            scenes = batch_indices(0, step, len(data), config.batch_size)
-            loss = take_step(learning_rate(config, step - 1), scenes)
+            batch = data.training_batch(0, step, config.batch_size)
+            loss = take_step(learning_rate(config, step - 1), batch, step)
         return loss.item()
 
     return steps

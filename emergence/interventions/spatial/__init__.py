@@ -14,9 +14,12 @@ from .cost import wiring_cost
 from .layout import Grid, Layout, Line, Ring
 from .placement import Placement, place
 from .swaps import Swaps, swap
+from .training import ARMS, ArmName, SpatialConfig, SpatialTraining
 from .wiring import Axis, Connection, Population, Wiring
 
 __all__ = [
+    "ARMS",
+    "ArmName",
     "Axis",
     "Connection",
     "Grid",
@@ -25,6 +28,8 @@ __all__ = [
     "Placement",
     "Population",
     "Ring",
+    "SpatialConfig",
+    "SpatialTraining",
     "Swaps",
     "Wiring",
     "place",

@@ -8,18 +8,15 @@ from torch import Tensor, nn
 from .placement import Placement
 
 
-def wiring_cost(
-    model: nn.Module, placement: Placement, *, locality: float | None = None, biases: bool = True
-) -> Float[Tensor, ""]:
+def wiring_cost(model: nn.Module, placement: Placement, *, biases: bool = True) -> Float[Tensor, ""]:
     """Distance-weighted L1 norm of a placed model; add a multiple of it to the loss.
 
-    ``sum over weights of |w_ij| (locality d_ij + layer_gap) + sum over biases of |b_i| layer_gap``, each tensor's sum or
-    mean; Liu, Gan & Tegmark 2023 (arXiv 2305.08746), eq. 1 and 2. Norm layers cost nothing.
+    ``sum over weights of |w_ij| (locality d_ij + layer_gap) + sum over biases of |b_i| layer_gap``, each tensor's sum
+    or mean; Liu, Gan & Tegmark 2023 (arXiv 2305.08746), eq. 1 and 2. Norm layers cost nothing.
 
     Args:
         model: the one that was placed.
         placement: from ``spatial.place``.
-        locality: in place of the placement's; 0 leaves plain L1.
         biases: whether biases pay (the method's symbolic examples spare them for the first three quarters).
 
     Returns:
@@ -31,12 +28,11 @@ def wiring_cost(
     Cost: one multiplication and one addition a weight, forward and backward.
     """
     weights = dict(model.named_parameters())
-    per_distance = placement.locality if locality is None else locality
     terms = []
     for connection in placement.wiring.connections:
         w = _tensor(weights, connection.tensor)
         magnitudes = placement.magnitudes(connection, w)
-        price = per_distance * placement.distances(connection).to(w) + placement.layer_gap
+        price = placement.locality * placement.distances(connection).to(w) + placement.layer_gap
         terms.append((magnitudes * price).sum() * placement.share(w))
     if biases:
         for population, axis in placement.wiring.biases:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 
+@runtime_checkable
 class Layout(Protocol):
     """Anything that gives ``n`` neurons their places; write your own for a cortex."""
 
@@ -87,7 +88,7 @@ def named_layout(layout: Layout | LayoutName) -> Layout:
         if layout not in _NAMED:
             raise ValueError(f"layout must be one of {', '.join(_NAMED)} or a layout object, got {layout!r}")
         return _NAMED[layout]
-    if not hasattr(layout, "positions"):
+    if not isinstance(layout, Layout):
         raise TypeError(f"layout must be a name or have a method positions(n), got {type(layout).__name__}")
     return layout
 

@@ -77,9 +77,12 @@ def place(
         layers: names of modules in order; None takes all. Neurons that no layer in the list computes or reads
             are unaffected.
         wiring: your own, for a model whose modules do not tell.
-        inputs, outputs: layouts of what the first layer reads and what the last one writes; None takes ``layout``.
-        locality, layer_gap, reduction: of the cost, see ``Placement``. Defaults are those of the symbolic examples of
-            Liu, Gan & Tegmark 2023 (BIMT, arXiv 2305.08746).
+        inputs: layout of what the first layer reads; None takes ``layout``.
+        outputs: layout of what the last layer writes; None takes ``layout``.
+        locality: cost per unit of distance. Defaults of the cost are those of the symbolic examples of Liu, Gan &
+            Tegmark 2023 (BIMT, arXiv 2305.08746).
+        layer_gap: cost besides, whatever the distance.
+        reduction: sum or mean over a weight matrix.
         example: an input. With one, every population is permuted once, and the model refused if what it returns
             depends on that: then something reads the neurons otherwise than the layers tell.
 
@@ -103,16 +106,16 @@ def place(
     if wiring is None:
         wiring = read_transformer(model) if layers is None and is_transformer(model) else read_stack(model, layers)
     device = next(model.parameters()).device
-    positions = {
-        name: position.to(device) for name, position in _positions(wiring, layout, inputs, outputs).items()
-    }
+    positions = {name: position.to(device) for name, position in _positions(wiring, layout, inputs, outputs).items()}
     placement = Placement(wiring, positions, locality, layer_gap, reduction)
     if example is not None:
         _check_exchange(model, placement, example)
     return placement
 
 
-def permute(model: nn.Module, population: Population, order: Tensor, extra: Sequence[Mapping[str, Tensor]] = ()) -> None:
+def permute(
+    model: nn.Module, population: Population, order: Tensor, extra: Sequence[Mapping[str, Tensor]] = ()
+) -> None:
     """Let place i of a population hold the neuron that place ``order[i]`` held; ``extra`` tensors, by name, along."""
     held = dict(model.named_parameters()) | dict(model.named_buffers())
     with torch.no_grad():
@@ -128,13 +131,13 @@ def _positions(
     inputs: Layout | LayoutName | None,
     outputs: Layout | LayoutName | None,
 ) -> dict[str, Tensor]:
-    chosen = dict(layout) if isinstance(layout, Mapping) else {"*": layout}
+    chosen: dict[str, Layout | LayoutName] = dict(layout) if isinstance(layout, Mapping) else {"*": layout}
     if unknown := sorted(set(chosen) - set(wiring.populations) - {"*"}):
         raise ValueError(f"layout names no population {unknown[0]!r}; there are {', '.join(wiring.populations)}")
     terminals = [name for name, population in wiring.populations.items() if population.is_terminal]
-    for special, name in ((inputs, terminals[:1]), (outputs, terminals[-1:])):
-        if special is not None and name:
-            chosen[name[0]] = special
+    for special, name in ((inputs, terminals[0]), (outputs, terminals[-1])):
+        if special is not None:
+            chosen[name] = special
     found = {}
     for name, population in wiring.populations.items():
         if name not in chosen and "*" not in chosen:
@@ -149,9 +152,7 @@ def _positions(
 def _same_dimension(positions: dict[str, Tensor]) -> dict[str, Tensor]:
     """A line among grids lies in the middle of the plane: missing coordinates are 1/2."""
     dim = max(p.shape[1] for p in positions.values())
-    return {
-        name: torch.cat([p, p.new_full((len(p), dim - p.shape[1]), 0.5)], dim=1) for name, p in positions.items()
-    }
+    return {name: torch.cat([p, p.new_full((len(p), dim - p.shape[1]), 0.5)], dim=1) for name, p in positions.items()}
 
 
 def _check_cost(locality: float, layer_gap: float, reduction: str) -> None:

@@ -69,7 +69,9 @@ class _Reader:
     def add(self, population: Population) -> None:
         self.populations[population.name] = population
 
-    def connect(self, tensor: str, source: str, source_dims: tuple[int, ...], target: str, dims: tuple[int, ...]) -> None:
+    def connect(
+        self, tensor: str, source: str, source_dims: tuple[int, ...], target: str, dims: tuple[int, ...]
+    ) -> None:
         ends = Axis(tensor, source_dims), Axis(tensor, dims)
         for population, axis in zip((source, target), ends, strict=True):
             self._extend(population, axis)
