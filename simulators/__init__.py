@@ -7,10 +7,20 @@ Describe a system, run many copies at once, read frames and the log of every col
 
 The log and the start alone give back the whole run (``replay``). Large runs go to disk shard by shard
 (``write_trajectories``) and come back in random windows (``TrajectoryWindows``); ``simulators.formats`` reads and
-writes what other projects use.
+writes what other projects use. ``cognitive_trials`` and ``cognitive_sequences`` are no particles: the twenty tasks that
+networks of neurons are trained on.
 """
 
 from .chains import CollisionChains, collision_chains
+from .cognitive import (
+    TASKS,
+    CognitiveTrials,
+    TrialParameters,
+    cognitive_accuracy,
+    cognitive_sequences,
+    cognitive_trials,
+    noise_free_trials,
+)
 from .contacts import recover_collisions
 from .labels import (
     collision_counts,
@@ -46,7 +56,9 @@ from .systems import (
 )
 
 __all__ = [
+    "TASKS",
     "ChargedParticles",
+    "CognitiveTrials",
     "CollisionChains",
     "CollisionLog",
     "GravitatingBodies",
@@ -60,13 +72,18 @@ __all__ = [
     "Trajectories",
     "TrajectoryWindows",
     "TrajectoryWriter",
+    "TrialParameters",
     "VibratedBox",
+    "cognitive_accuracy",
+    "cognitive_sequences",
+    "cognitive_trials",
     "collision_chains",
     "collision_counts",
     "contact_impulse",
     "contact_labels",
     "kinetic_energy",
     "minimum_image",
+    "noise_free_trials",
     "open_trajectories",
     "periodic_axes",
     "recover_collisions",
