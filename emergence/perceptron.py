@@ -30,7 +30,9 @@ class Perceptron(nn.Sequential):
     ) -> None:
         super().__init__()
         if embedding is not None:
-            self.add_module("embed", nn.Embedding(*embedding, _weight=torch.empty(embedding).normal_(generator=generator)))
+            self.add_module(
+                "embed", nn.Embedding(*embedding, _weight=torch.empty(embedding).normal_(generator=generator))
+            )
             self.add_module("flatten", nn.Flatten())
         for layer, (n_in, n_out) in enumerate(pairwise(widths)):
             if layer:

@@ -28,7 +28,7 @@ class ContinuousTimeRNN(nn.Module):
         n_outputs: read-out units.
         generator: draws the initial weights, uniform within 1/sqrt(fan in) as torch does. None leaves them undefined.
         leak: ``a``; 1 for a time step as long as the time constant, the value of the recipe (100 ms each).
-        noise: of the units, before the factor ``sqrt(2 / a)``; who trains draws it and hands it to ``forward``.
+        noise: standard deviation on the units, before the factor ``sqrt(2 / a)``; only there with a generator.
     """
 
     def __init__(
@@ -61,13 +61,16 @@ class ContinuousTimeRNN(nn.Module):
         self.cell.weight_hh.copy_(0.5 * torch.eye(self.cell.hidden_size))
 
     def forward(
-        self, inputs: Float[Tensor, "sequence time input"], noise: Float[Tensor, "sequence time unit"] | None = None
+        self, inputs: Float[Tensor, "sequence time input"], generator: torch.Generator | None = None
     ) -> Float[Tensor, "sequence time output"]:
-        """Run from rest through all time steps; ``noise`` is added to what drives the units."""
+        """Run from rest through all time steps; with a ``generator`` the units are noisy, as in training."""
         drive = F.linear(inputs.transpose(0, 1), self.cell.weight_ih, self.cell.bias_ih + self.cell.bias_hh)
-        if noise is not None:
-            drive = drive + noise.transpose(0, 1)
-        rates = self._explicit(drive) if self._steps_needed() else _Recurrence.apply(drive, self.cell.weight_hh, self.leak)
+        if generator is not None:
+            noise = torch.empty_like(drive, requires_grad=False).normal_(generator=generator)
+            drive = drive + self.noise * noise
+        rates = (
+            self._explicit(drive) if self._steps_needed() else _Recurrence.apply(drive, self.cell.weight_hh, self.leak)
+        )
         return self.readout(rates.transpose(0, 1))
 
     def _steps_needed(self) -> bool:

@@ -34,6 +34,4 @@ def modular_addition(p: int = 59, *, rng: np.random.Generator, train_fraction: f
     if not 0 < n_train < len(pairs):
         raise ValueError(f"train_fraction must leave pairs on both sides, got {train_fraction}")
     inputs, targets = torch.from_numpy(pairs), torch.from_numpy(pairs.sum(1) % p)
-    return ExampleTask(
-        Examples(inputs[:n_train], targets[:n_train]), Examples(inputs[n_train:], targets[n_train:])
-    )
+    return ExampleTask(Examples(inputs[:n_train], targets[:n_train]), Examples(inputs[n_train:], targets[n_train:]))
