@@ -286,6 +286,20 @@ def test_layouts():
     assert spatial.Grid((2, 3, 4)).positions(24).shape == (24, 3)
 
 
+def test_a_population_without_a_place_pays_no_distance_and_stays():
+    model = ContinuousTimeRNN(5, 36, 3, seeded()).double()
+    placement = spatial.place(model, {"*": None, "cell": "grid"}, locality=2.0, layer_gap=0.1)
+    places = spatial.Grid().positions(36)
+    distance = (places[:, None] - places).abs().sum(-1)
+    plain = sum(p.abs().sum() for p in model.parameters())
+    expected = 0.1 * plain + 2 * (model.cell.weight_hh.abs() * distance).sum()
+    cost = spatial.wiring_cost(model, placement).item()
+    assert cost == pytest.approx(expected.item(), rel=1e-12)
+    swaps = spatial.swap(model, placement)
+    assert {name for name, _, _ in swaps.moved} == {"cell"}
+    assert cost - spatial.wiring_cost(model, placement).item() == pytest.approx(swaps.saved, abs=1e-9)
+
+
 def test_a_line_among_grids_lies_in_the_middle():
     placement = spatial.place(Perceptron([3, 16, 2], seeded()), "grid", inputs="line", outputs="ring")
     assert placement.positions["input"][:, 1].tolist() == [0.5] * 3
@@ -334,6 +348,7 @@ def shared() -> nn.Module:
         (nn.Linear(4, 13), {"layout": "grid"}, "13 neurons fill no grid near a square"),
         (nn.Linear(4, 6), {"layout": {"*": "line", "hidden": "line"}}, "layout names no population 'hidden'"),
         (nn.Linear(4, 6), {"layout": {"input": "line"}}, "is missing"),
+        (nn.Linear(4, 6), {"layout": {"*": None}}, "must give a place to at least one population"),
         (nn.Linear(4, 6), {"layout": spatial.Grid((2, 2)), "inputs": "line"}, "has 4 places, not 6"),
         (nn.Linear(4, 6), {"layout": spatial.Ring(0.7)}, "radius must be above 0"),
         (nn.Linear(4, 6), {"layout": "line", "locality": -1.0}, "locality must be zero or positive"),

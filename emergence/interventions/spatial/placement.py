@@ -24,8 +24,8 @@ class Placement:
 
     Attributes:
         wiring: populations of neurons and the weights between them.
-        positions: of each population, in the unit cube. Those of inputs and outputs are exchanged in place by
-            ``spatial.swap``; of the others the neurons move and the places stay.
+        positions: of each population that has a place, in the unit cube. Those of inputs and outputs are exchanged in
+            place by ``spatial.swap``; of the others the neurons move and the places stay.
         locality: cost of a weight of one per unit of distance (``f`` of Liu, Gan & Tegmark 2023).
         layer_gap: its cost besides, whatever the distance: plain L1 (``l0`` there).
         reduction: a weight matrix counts with the sum or the mean of its entries. The two need very different
@@ -39,11 +39,11 @@ class Placement:
     reduction: Literal["sum", "mean"]
 
     def distances(self, connection: Connection) -> Float[Tensor, "target source"]:
-        """Manhattan distances of a connection, in the plane of the layers; none from an embedded token."""
-        to = self.positions[connection.target]
-        if connection.source is None:
-            return to.new_zeros(len(to), 1)
-        return torch.cdist(to, self.positions[connection.source], p=1)
+        """Manhattan distances of a connection in the plane of the layers; zero where an end has no place."""
+        to, start = (self.positions.get(end or "") for end in (connection.target, connection.source))
+        if to is None or start is None:
+            return torch.zeros(1, 1, dtype=torch.float64, device=next(iter(self.positions.values())).device)
+        return torch.cdist(to, start, p=1)
 
     def magnitudes(self, connection: Connection, weights: Tensor) -> Float[Tensor, "target source"]:
         """Absolute weights of a connection as a matrix; tokens of an embedding are its columns."""
@@ -57,7 +57,7 @@ class Placement:
 
 def place(
     model: nn.Module,
-    layout: Layout | LayoutName | Mapping[str, Layout | LayoutName],
+    layout: Layout | LayoutName | Mapping[str, Layout | LayoutName | None],
     *,
     layers: Sequence[str] | None = None,
     wiring: Wiring | None = None,
@@ -73,7 +73,8 @@ def place(
     Args:
         model: linear, recurrent, embedding, norm and ``nn.TransformerEncoderLayer`` modules, each reading what the
             one before wrote, with functions of single neurons in between.
-        layout: of every population: a name, a layout, or one for each by name, ``"*"`` for those not named.
+        layout: of every population: a name, a layout, or one for each by name, ``"*"`` for those not named; None leaves a
+            population without a place, and its weights pay the layer gap alone.
         layers: names of modules in order; None takes all. Neurons that no layer in the list computes or reads
             are unaffected.
         wiring: your own, for a model whose modules do not tell.
@@ -127,11 +128,11 @@ def permute(
 
 def _positions(
     wiring: Wiring,
-    layout: Layout | LayoutName | Mapping[str, Layout | LayoutName],
+    layout: Layout | LayoutName | Mapping[str, Layout | LayoutName | None],
     inputs: Layout | LayoutName | None,
     outputs: Layout | LayoutName | None,
 ) -> dict[str, Tensor]:
-    chosen: dict[str, Layout | LayoutName] = dict(layout) if isinstance(layout, Mapping) else {"*": layout}
+    chosen: dict[str, Layout | LayoutName | None] = dict(layout) if isinstance(layout, Mapping) else {"*": layout}
     if unknown := sorted(set(chosen) - set(wiring.populations) - {"*"}):
         raise ValueError(f"layout names no population {unknown[0]!r}; there are {', '.join(wiring.populations)}")
     terminals = [name for name, population in wiring.populations.items() if population.is_terminal]
@@ -142,10 +143,15 @@ def _positions(
     for name, population in wiring.populations.items():
         if name not in chosen and "*" not in chosen:
             raise ValueError(f"layout must name every population or have '*'; {name!r} is missing")
+        wanted = chosen[name] if name in chosen else chosen["*"]
+        if wanted is None:
+            continue
         try:
-            found[name] = named_layout(chosen.get(name, chosen.get("*"))).positions(population.size)  # type: ignore[arg-type]
+            found[name] = named_layout(wanted).positions(population.size)
         except ValueError as error:
             raise ValueError(f"population {name!r}: {error}") from None
+    if not found:
+        raise ValueError("layout must give a place to at least one population, got None for all")
     return _same_dimension(found)
 
 

@@ -89,8 +89,8 @@ def swap(
 
 
 def _in_turn(placement: Placement) -> Iterator[list[Population]]:
-    """Populations in order; those of one attention layer together, since their heads are exchanged together."""
-    populations = placement.wiring.populations.values()
+    """Placed populations in order; those of one attention layer together, whose heads are exchanged together."""
+    populations = [p for name, p in placement.wiring.populations.items() if name in placement.positions]
     seen: set[str] = set()
     for population in populations:
         if not population.layer:
@@ -136,7 +136,7 @@ class _Prices:
             self.importance += magnitudes.sum(0)
         if connection.source == connection.target:
             self.inside += price * (magnitudes + magnitudes.T)
-        elif connection.source is not None:
+        elif {connection.source, connection.target} <= placement.positions.keys():
             distances = placement.distances(connection)
             into = connection.target == name
             self.elsewhere += price * (magnitudes @ distances.T if into else magnitudes.T @ distances)

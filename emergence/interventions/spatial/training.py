@@ -84,8 +84,8 @@ class SpatialTraining(Intervention):
 
     def state(self) -> dict[str, Tensor]:
         """Places of inputs and outputs, which move; the others' neurons moved in the weights."""
-        populations = self.placement.wiring.populations.values()
-        return {p.name: self.placement.positions[p.name] for p in populations if p.is_terminal}
+        populations, positions = self.placement.wiring.populations, self.placement.positions
+        return {name: place for name, place in positions.items() if populations[name].is_terminal}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Put them back."""
