@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class Perceptron(nn.Sequential):
@@ -39,13 +39,9 @@ class Perceptron(nn.Sequential):
                 self.add_module(f"activation{layer}", activation())
             self.add_module(f"linear{layer}", _linear(n_in, n_out, generator))
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Answers, one row an example."""
-        return super().forward(inputs)
-
 
 def _linear(n_in: int, n_out: int, generator: torch.Generator) -> nn.Linear:
-    linear = nn.utils.skip_init(nn.Linear, n_in, n_out)
+    linear = nn.Linear(n_in, n_out, device="meta").to_empty(device="cpu")
     with torch.no_grad():
         for parameter in linear.parameters():
             parameter.uniform_(-1 / math.sqrt(n_in), 1 / math.sqrt(n_in), generator=generator)

@@ -104,7 +104,7 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         rates, driven, weight = ctx.saved_tensors
         leak = ctx.leak
         to_drive, to_h = torch.empty_like(grad), torch.zeros_like(grad[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,10 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def perceptron(widths: list[int], generator: torch.Generator, **options: Any) -> Any:
+    return Perceptron(widths, generator, **options)
+
+
 class Recurrent(nn.Module):
     """A read-out behind one of torch's recurrent layers."""
 
@@ -35,9 +40,9 @@ class Recurrent(nn.Module):
         return self.out(self.layer(x)[0])
 
 
-def cases() -> dict[str, tuple[nn.Module, torch.Tensor, str]]:
+def cases() -> dict[str, tuple[Any, torch.Tensor, Any]]:
     """A model of every kind we place, an input for it, and a layout."""
-    normed = nn.Sequential(
+    normed: Any = nn.Sequential(
         nn.Linear(4, 20),
         nn.SiLU(),
         nn.LayerNorm(20),
@@ -56,13 +61,13 @@ def cases() -> dict[str, tuple[nn.Module, torch.Tensor, str]]:
         "rnn": (Recurrent(nn.RNN(6, 12, num_layers=2, batch_first=True)), sequences, "line"),
         "gru": (Recurrent(nn.GRU(6, 12, batch_first=True)), sequences, "ring"),
         "lstm": (Recurrent(nn.LSTM(6, 12, num_layers=2, bias=False, batch_first=True)), sequences, "grid"),
-        "embedding": (Perceptron([16, 20, 11], seeded(), embedding=(11, 8)), torch.randint(11, (6, 2)), "line"),
+        "embedding": (perceptron([16, 20, 11], seeded(), embedding=(11, 8)), torch.randint(11, (6, 2)), "line"),
         "encoder": (nn.Sequential(nn.Linear(6, 12), encoder, nn.Linear(12, 4)), sequences, "line"),
         "particles": (ParticleTransformer(ModelConfig(2, 3, 12, 4, 24), 6, 4, seeded()), sequences, "line"),
     }
 
 
-def double(case: tuple[nn.Module, torch.Tensor, str]) -> tuple[nn.Module, torch.Tensor, str]:
+def double(case: tuple[Any, torch.Tensor, Any]) -> tuple[Any, torch.Tensor, Any]:
     model, x, layout = case
     return model.double().eval(), x.double() if x.is_floating_point() else x, layout
 
@@ -108,7 +113,7 @@ def test_the_exchange_taken_is_the_best_by_brute_force(seed):
         model.cell.weight_hh.normal_(generator=seeded(seed + 1000))
     layout = spatial.Line() if seed % 2 else spatial.Grid((2, 3))
     placement = spatial.place(model, {"*": "line", "cell": layout}, reduction=("sum", "mean")[seed % 2])
-    importance = sum(w.detach().abs().sum(dim) for w, dim in _touching(model))
+    importance = torch.stack([w.detach().abs().sum(dim) for w, dim in _touching(model)]).sum(0)
     candidate = int(importance.argmax())
     before = spatial.wiring_cost(model, placement).item()
     costs = [_cost_after_exchange(model, placement, candidate, other) for other in range(6)]
@@ -137,7 +142,7 @@ def _cost_after_exchange(model, placement, a, b):
 
 
 def test_wiring_cost_is_the_sum_over_weights_of_size_times_length():
-    model = Perceptron([3, 4, 2], seeded()).double()
+    model = perceptron([3, 4, 2], seeded()).double()
     placement = spatial.place(model, "line", locality=2.0, layer_gap=0.25)
     expected = 0.0
     for layer, (n_in, n_out) in enumerate([(3, 4), (4, 2)]):
@@ -159,14 +164,14 @@ def test_wiring_cost_is_the_sum_over_weights_of_size_times_length():
 
 
 def test_the_mean_divides_each_tensor_by_its_size():
-    model = Perceptron([3, 4], seeded()).double()
+    model = perceptron([3, 4], seeded()).double()
     by_sum, by_mean = (spatial.place(model, "line", reduction=r) for r in ("sum", "mean"))
     costs = [spatial.wiring_cost(model, p, biases=False).item() for p in (by_sum, by_mean)]
     assert costs[0] == pytest.approx(12 * costs[1], rel=1e-13)
 
 
 def test_tokens_have_no_place_and_folds_share_theirs():
-    model = Perceptron([16, 5], seeded(), embedding=(11, 8)).double()
+    model = perceptron([16, 5], seeded(), embedding=(11, 8)).double()
     placement = spatial.place(model, "line", locality=1.0, layer_gap=0.5)
     x, y = ((torch.arange(n).double() + 0.5) / n for n in (8, 5))
     distance = (y[:, None] - x).abs()
@@ -180,7 +185,7 @@ def test_moments_travel_with_their_neurons():
     x, y = torch.randn(20, 4, generator=seeded(1)), torch.randn(20, 2, generator=seeded(2))
 
     def fresh():
-        model = Perceptron([4, 12, 2], seeded()).double()
+        model = perceptron([4, 12, 2], seeded()).double()
         return model, torch.optim.AdamW(model.parameters(), 0.05)
 
     def step(model, optimizer):
@@ -202,7 +207,7 @@ def test_moments_travel_with_their_neurons():
 
 
 def test_gradients_travel_too():
-    model = Perceptron([4, 12, 2], seeded())
+    model = perceptron([4, 12, 2], seeded())
     model(torch.ones(1, 4)).sum().backward()
     before = model.linear0.weight.grad.clone()
     order = spatial.swap(model, spatial.place(model, "line")).orders["linear0"]
@@ -210,7 +215,7 @@ def test_gradients_travel_too():
 
 
 def test_inputs_and_outputs_keep_their_weights_and_change_their_places():
-    model = Perceptron([4, 12, 2], seeded())
+    model = perceptron([4, 12, 2], seeded())
     with torch.no_grad():
         model.linear0.weight.zero_()
         for i in range(4):
@@ -229,7 +234,7 @@ def test_swaps_find_a_hidden_order():
     places = (torch.arange(n) + 0.5) / n
     local = torch.exp(-((places[:, None] - places) ** 2) / 0.002)
     order = torch.randperm(n, generator=seeded(3))
-    model = Perceptron([n, n, n], seeded())
+    model = perceptron([n, n, n], seeded())
     with torch.no_grad():
         model.linear0.weight.copy_(local[order])
         model.linear1.weight.copy_(local[:, order])
@@ -238,7 +243,7 @@ def test_swaps_find_a_hidden_order():
     for _ in range(20):
         if not spatial.swap(model, placement).moved:
             break
-    sorted_model = Perceptron([n, n, n], seeded())
+    sorted_model = perceptron([n, n, n], seeded())
     with torch.no_grad():
         sorted_model.linear0.weight.copy_(local)
         sorted_model.linear1.weight.copy_(local)
@@ -248,7 +253,7 @@ def test_swaps_find_a_hidden_order():
 
 
 def test_heads_move_whole():
-    model = ParticleTransformer(ModelConfig(n_layers=1, n_heads=4, d_model=16, d_head=4, d_mlp=8), 6, 4, seeded())
+    model: Any = ParticleTransformer(ModelConfig(n_layers=1, n_heads=4, d_model=16, d_head=4, d_mlp=8), 6, 4, seeded())
     with torch.no_grad():
         for name in ("W_Q", "W_K", "W_V"):
             for head in range(4):  # head h reads and writes the quarter 3 - h of the stream
@@ -288,6 +293,8 @@ def test_layouts():
 
 def test_a_population_without_a_place_pays_no_distance_and_stays():
     model = ContinuousTimeRNN(5, 36, 3, seeded()).double()
+    with torch.no_grad():
+        model.cell.weight_hh.normal_(generator=seeded(1))
     placement = spatial.place(model, {"*": None, "cell": "grid"}, locality=2.0, layer_gap=0.1)
     places = spatial.Grid().positions(36)
     distance = (places[:, None] - places).abs().sum(-1)
@@ -301,7 +308,7 @@ def test_a_population_without_a_place_pays_no_distance_and_stays():
 
 
 def test_a_line_among_grids_lies_in_the_middle():
-    placement = spatial.place(Perceptron([3, 16, 2], seeded()), "grid", inputs="line", outputs="ring")
+    placement = spatial.place(perceptron([3, 16, 2], seeded()), "grid", inputs="line", outputs="ring")
     assert placement.positions["input"][:, 1].tolist() == [0.5] * 3
     assert placement.positions["linear1"].shape == (2, 2)
 
@@ -335,7 +342,7 @@ class WithPosition(nn.Module):
 
 
 def shared() -> nn.Module:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model: Any = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
     return model
 
@@ -380,7 +387,7 @@ def test_a_model_without_module_is_refused():
 
 
 def test_swap_refuses_another_model_and_weights_that_are_not_finite():
-    model = Perceptron([3, 4, 2], seeded())
+    model = perceptron([3, 4, 2], seeded())
     placement = spatial.place(model, "line")
     with pytest.raises(ValueError, match="give the model that was placed"):
         spatial.swap(nn.Linear(3, 4), placement)
@@ -429,8 +436,8 @@ def test_the_price_follows_its_schedule():
     assert spatial.SpatialConfig("none", 2.0).strength_at(1, 100) == 0
 
 
-def run(folder, arm="full", n_steps=60, stop=None):
-    model = Perceptron([4, 12, 12, 2], seeded())
+def run(folder, arm: Any = "full", n_steps=60, stop=None):
+    model = perceptron([4, 12, 12, 2], seeded())
     task = symbolic_task("independence", rng=np.random.default_rng(0))
     placement = spatial.place(model, "line")
     settings = spatial.SpatialConfig(arm, 1e-2, swap_every=10, n_candidates=5)
@@ -445,7 +452,7 @@ def run(folder, arm="full", n_steps=60, stop=None):
         task,
         TrainingConfig(n_steps=n_steps, batch_size=100, n_checkpoints=8, optimizer=AdamW(0.01), n_warmup_steps=0),
         seed=0,
-        checkpoints=Checkpoints(folder, lambda: Perceptron([4, 12, 12, 2], seeded())),
+        checkpoints=Checkpoints(folder, lambda: perceptron([4, 12, 12, 2], seeded())),
         intervention=method,
         on_step=on_step,
     )

@@ -73,8 +73,8 @@ def place(
     Args:
         model: linear, recurrent, embedding, norm and ``nn.TransformerEncoderLayer`` modules, each reading what the
             one before wrote, with functions of single neurons in between.
-        layout: of every population: a name, a layout, or one for each by name, ``"*"`` for those not named; None leaves a
-            population without a place, and its weights pay the layer gap alone.
+        layout: of every population: a name, a layout, or one for each by name, ``"*"`` for those not named; None leaves
+            a population without a place, and its weights pay the layer gap alone.
         layers: names of modules in order; None takes all. Neurons that no layer in the list computes or reads
             are unaffected.
         wiring: your own, for a model whose modules do not tell.
@@ -136,9 +136,10 @@ def _positions(
     if unknown := sorted(set(chosen) - set(wiring.populations) - {"*"}):
         raise ValueError(f"layout names no population {unknown[0]!r}; there are {', '.join(wiring.populations)}")
     terminals = [name for name, population in wiring.populations.items() if population.is_terminal]
-    for special, name in ((inputs, terminals[0]), (outputs, terminals[-1])):
-        if special is not None:
-            chosen[name] = special
+    if inputs is not None:
+        chosen[terminals[0]] = inputs
+    if outputs is not None:
+        chosen[terminals[-1]] = outputs
     found = {}
     for name, population in wiring.populations.items():
         if name not in chosen and "*" not in chosen:
