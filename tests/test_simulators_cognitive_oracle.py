@@ -140,14 +140,16 @@ def test_the_rule_and_the_order_of_trials_equal_those_of_the_schedule():
 
 def features(parameters):
     """What is drawn, as one number a trial and quantity."""
-    p = parameters
+    p, sample = parameters, parameters.directions[:, 0]
+    contrast = np.round(100 * (p.strengths[:, 0] - p.strengths[:, 1])).astype(int)  # (trial, ring)
     drawn = {
         "steps": p.steps,
         "first": p.directions[:, :1],
         "turn": (p.directions[:, 1:] - p.directions[:, :1]) % 16,
         "strengths": np.round(100 * p.strengths[:, 0]).astype(int),
-        "contrast": np.sign(p.strengths[:, 0] - p.strengths[:, 1]).astype(int),
+        "choice": np.stack([*contrast.T, p.answer == p.directions[:, 0] + 1], axis=1),
         "answer": np.where(p.answer > 0, (p.answer - 1 - p.directions[:, 0]) % 16, -1)[:, None],
+        "category": np.stack([sample > 8, sample == 8, p.directions[:, 1] >= 8, p.answer > 0], axis=1),
     }
     return {name: [tuple(row) for row in values.tolist()] for name, values in drawn.items()}
 
@@ -183,9 +185,9 @@ def test_the_comparison_sees_a_difference(rng):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_noise_is_neurogyms(name, rng):
-    parameters, observations, _ = draw(environment(name, seed=9), TASKS.index(name), 40)
+    parameters, observations, _ = draw(environment(name, seed=9), TASKS.index(name), 200)
     theirs = noise(parameters, np.concatenate(observations))
-    trials = cognitive_trials(name, 40, rng=rng)
+    trials = cognitive_trials(name, 200, rng=rng)
     ours = noise(trials.parameters, trials.inputs[inside(trials)][:, :33])
     assert (len(theirs) > 0) == (len(ours) > 0) == (name not in TASKS[:6])
     for draws in filter(len, (theirs, ours)):
