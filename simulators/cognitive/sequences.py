@@ -30,7 +30,7 @@ def cognitive_sequences(
         ValueError: an argument out of range.
 
     Cost:
-        About 0.06 ms a sequence of 100 steps, in batches of 20 or more.
+        About 0.8 ms for 20 sequences of 100 steps, 0.3 ms for a single one, on one core.
 
     References:
         As in ``cognitive_trials``. Every sequence begins with the first step of a trial; neurogym's ``Dataset`` does

@@ -60,7 +60,7 @@ def cognitive_trials(
         ValueError: an unknown task, or another argument out of range.
 
     Cost:
-        About 5 microseconds a trial, 212 bytes a time step.
+        5 to 20 microseconds a trial, 212 bytes a time step.
 
     References:
         Yang, Joglekar, Song, Newsome and Wang 2019, "Task representations in neural networks trained to perform many
