@@ -68,21 +68,20 @@ class ContinuousTimeRNN(nn.Module):
         if generator is not None:
             noise = torch.empty_like(drive, requires_grad=False).normal_(generator=generator)
             drive = drive + self.noise * noise
-        rates = (
-            self._explicit(drive) if self._steps_needed() else _Recurrence.apply(drive, self.cell.weight_hh, self.leak)
-        )
+        recurrent = self.cell.weight_hh.to(drive.dtype)  # half precision under autocast
+        rates = (self._explicit if self._steps_needed() else _Recurrence.apply)(drive, recurrent, self.leak)
         return self.readout(rates.transpose(0, 1))
 
     def _steps_needed(self) -> bool:
         hook = self.hook_hidden
         return self.explicit or bool(hook._forward_hooks or hook._backward_hooks)
 
-    def _explicit(self, drive: Tensor) -> Float[Tensor, "time sequence unit"]:
+    def _explicit(self, drive: Tensor, recurrent: Tensor, leak: float) -> Float[Tensor, "time sequence unit"]:
         h = torch.zeros_like(drive[0])
         rates = []
         for now in drive:
-            rate = torch.addmm(now, h, self.cell.weight_hh.T).relu()
-            h = self.hook_hidden(rate if self.leak == 1 else torch.lerp(h, rate, self.leak))
+            rate = torch.addmm(now, h, recurrent.T).relu()
+            h = self.hook_hidden(torch.lerp(h, rate, leak))
             rates.append(h)
         return torch.stack(rates)
 
