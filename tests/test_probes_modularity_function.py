@@ -189,6 +189,7 @@ def test_errors_are_paired_over_trials(rng):
     np.testing.assert_allclose(got.specificity, [0.5, -0.5])
     half = 2.093024 * standard_error  # Student's t of the 20 trials of the shorter task
     np.testing.assert_allclose(got.specificity_interval[0], [0.5 - half, 0.5 + half], rtol=1e-6)
+    assert not got.null_drop[..., 1].any()  # unit 7 is inactive, and in no random set
     assert got.tasks == ("task 0", "task 1")
 
 

@@ -60,6 +60,14 @@ def test_planted_communities_are_found(rng):
     assert got.agreement_of_runs[0] > 0.9
 
 
+def test_rewired_graphs_are_searched_as_hard_as_the_graph_itself(monkeypatch, rng):
+    """Q grows with the search: fewer runs on the null would make modules of nothing."""
+    seen, louvain = [], nx.community.louvain_communities
+    monkeypatch.setattr(nx.community, "louvain_communities", lambda g, **kw: (seen.append(g), louvain(g, **kw))[1])
+    graph_modularity(planted(rng), rng=rng, n_runs=2, n_shuffles=5)
+    assert len(seen) == 2 * (1 + 5)
+
+
 def test_signs_directions_self_connections_and_faint_weights_do_not_count(rng):
     weight = planted(rng)
     q = [

@@ -70,7 +70,7 @@ def partition_agreement(
         ValueError: labels that differ in length, fewer than three units, or a partition into one cluster.
         TypeError: labels that are no whole numbers.
 
-    Cost: a contingency table a shuffle, 0.3 s for 130 units in 7 and 5 clusters.
+    Cost: a contingency table a shuffle, 0.1 s for 130 units in 7 and 5 clusters.
 
     References:
         Hubert & Arabie 1985, eq. 5. Vinh, Epps & Bailey 2010, "Information theoretic measures for clusterings

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.special import stdtrit
 
 from .arrays import finite_array
@@ -38,7 +38,7 @@ class Interference:
     matched: Bool[np.ndarray, "arm seed task"]
     difference: Float[np.ndarray, " arm"]
     difference_interval: Float[np.ndarray, "arm 2"]
-    n_seeds_matched: np.ndarray
+    n_seeds_matched: Int[np.ndarray, " arm"]
     tolerance: float
 
 
@@ -53,6 +53,7 @@ def interference(
 
     Arms that know the old tasks less well have less to lose, and arms that hardly learn the new one disturb less; a
     comparison is of use only where both are alike. Seeds are the independent units: tasks of one network are not.
+    Intervals are Student's t: a percentile bootstrap over 5 seeds covers 84 % for a nominal 95 % (2,000 normal worlds).
 
     Args:
         before: accuracy in the old tasks before the new one is learnt, arm to array (seed, task); the first arm is
