@@ -122,7 +122,7 @@ def test_the_null_of_the_published_cluster_sizes(rng, sizes, published, sd):
 @pytest.mark.parametrize("measure", [isolated_fraction, cluster_spread])
 def test_the_null_is_calibrated(measure):
     """Over worlds without anatomy: p below 0.05 in 5 %, the 95 % band covers 95 %, within three standard errors."""
-    n_worlds, p, covered = 600, [], []
+    n_worlds, p, covered = 400, [], []
     for seed in range(n_worlds):
         rng = np.random.default_rng(seed)
         labels, cells = patch(rng)
