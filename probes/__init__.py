@@ -32,6 +32,18 @@ from .landscape import (
 )
 from .laws import choose_window, fit_law, fit_laws, law_values
 from .llc import Rmsprop, calibrate_llc, estimate_llc, estimate_llcs, join_llcs, wbic_nbeta
+from .modularity import (
+    cluster_ablation,
+    cluster_spread,
+    functional_clusters,
+    graph_modularity,
+    interference,
+    isolated_fraction,
+    newman_q,
+    partition_agreement,
+    task_variance,
+    wiring_length,
+)
 from .objective import SplitLoss
 from .online_onset import OnlineOnset
 from .onset import detect_onset
@@ -57,6 +69,8 @@ __all__ = [
     "bulk_outlier_split",
     "calibrate_llc",
     "choose_window",
+    "cluster_ablation",
+    "cluster_spread",
     "compare_degrees",
     "contact_average_precision",
     "curvature_operator",
@@ -70,14 +84,20 @@ __all__ = [
     "fit_law",
     "fit_laws",
     "fit_tail",
+    "functional_clusters",
+    "graph_modularity",
     "head_ablation",
     "head_circuits",
     "head_parameters",
     "hessian_blocks",
     "hessian_trace",
+    "interference",
+    "isolated_fraction",
     "join_llcs",
     "law_values",
     "llc_cross_check",
+    "newman_q",
+    "partition_agreement",
     "partner_edges",
     "patch_activation",
     "patch_path",
@@ -87,7 +107,9 @@ __all__ = [
     "record_outputs",
     "spectral_density",
     "sweep_checkpoints",
+    "task_variance",
     "top_eigenvalues",
     "wbic_nbeta",
     "what_heads_track",
+    "wiring_length",
 ]

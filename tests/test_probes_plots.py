@@ -116,6 +116,27 @@ def curve_plots() -> dict:
     }
 
 
+def module_plots() -> dict:
+    cells = np.argwhere(np.ones((8, 8)))
+    quarter = cells // 4 @ [2, 1]
+    variance = np.eye(4)[:, quarter] + 0.2 * rng().random((4, 64))
+    variance[:, cells.sum(axis=1) < 3] = 0.0
+    clusters = probes.functional_clusters(variance, rng=rng(), n_subsamples=5)
+    layer = nn.Sequential(nn.Identity())
+
+    def evaluate(model):
+        return [model(torch.ones(10, 64))[:, quarter == c].mean(1) for c in range(4)]
+
+    ablation = probes.cluster_ablation(layer, clusters, evaluate, layer="0", rng=rng(), n_draws=9)
+    test = probes.isolated_fraction(clusters, cells, rng=rng(), n_shuffles=200)
+    return {
+        "shuffle_test": lambda **ax: plots.plot_shuffle_test(test, **ax),
+        "functional_clusters": lambda **ax: plots.plot_functional_clusters(clusters, tasks=list("abcd"), **ax),
+        "cluster_map": lambda **ax: plots.plot_cluster_map(clusters, cells, **ax),
+        "cluster_ablation": lambda **ax: plots.plot_cluster_ablation(ablation, **ax),
+    }
+
+
 def check(draw) -> None:
     """On its own figure and on given axes: labels, something drawn, and a file that can be written."""
     with plots.theme():
@@ -157,6 +178,28 @@ def test_landscape_and_llc(landscape, name):
 @pytest.mark.parametrize("name", ["law_fit", "onset", "tail", "effective_potential"])
 def test_curves(name):
     check(curve_plots()[name])
+
+
+@pytest.mark.parametrize("name", ["shuffle_test", "functional_clusters", "cluster_map", "cluster_ablation"])
+def test_modules(name):
+    check(module_plots()[name])
+
+
+def test_the_modules_drawn_are_those_of_the_results():
+    draw = module_plots()
+    shuffles = draw["shuffle_test"]()
+    histogram: Any = shuffles.patches[-1]
+    assert shuffles.lines[0].get_xdata()[0] == 0.0  # quarters of the grid leave no unit alone
+    assert histogram.get_data().values.sum() == 200
+    continuous: Any = plots.plot_shuffle_test(probes.graph_modularity(rng().random((12, 12)), rng=rng()).test)
+    assert len(continuous.patches[-1].get_data().values) < 40
+    squares = draw["cluster_map"]().patches
+    assert len(squares) == 64 - 6
+    assert (
+        squares[0].get_facecolor() == squares[5].get_facecolor() != squares[1].get_facecolor()
+    )  # (0, 3), (1, 2), (0, 4)
+    drops = draw["cluster_ablation"]().collections[0].get_array()
+    np.testing.assert_allclose(np.reshape(drops, (4, 4)), np.diag([10 / 16, 1, 1, 1]))
 
 
 def test_the_density_drawn_integrates_to_one(landscape):

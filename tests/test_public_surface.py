@@ -27,6 +27,8 @@ SURFACE = {
         "bulk_outlier_split",
         "calibrate_llc",
         "choose_window",
+        "cluster_ablation",
+        "cluster_spread",
         "compare_degrees",
         "contact_average_precision",
         "curvature_operator",
@@ -40,14 +42,20 @@ SURFACE = {
         "fit_law",
         "fit_laws",
         "fit_tail",
+        "functional_clusters",
+        "graph_modularity",
         "head_ablation",
         "head_circuits",
         "head_parameters",
         "hessian_blocks",
         "hessian_trace",
+        "interference",
+        "isolated_fraction",
         "join_llcs",
         "law_values",
         "llc_cross_check",
+        "newman_q",
+        "partition_agreement",
         "partner_edges",
         "patch_activation",
         "patch_path",
@@ -57,9 +65,11 @@ SURFACE = {
         "record_outputs",
         "spectral_density",
         "sweep_checkpoints",
+        "task_variance",
         "top_eigenvalues",
         "wbic_nbeta",
         "what_heads_track",
+        "wiring_length",
     ],
     simulators: [
         "TASKS",
@@ -133,6 +143,7 @@ def test_probes_load_neither_transformer_lens_nor_pictures():
     loaded = modules_after("import probes")
     assert {"probes", "torch"} <= loaded
     assert loaded.isdisjoint({"transformer_lens", "matplotlib", "seaborn", "pandas", "emergence", "simulators"})
+    assert loaded.isdisjoint({"sklearn", "networkx"})  # the probes of modules load them when called
 
 
 def test_emergence_loads_nothing_until_asked():

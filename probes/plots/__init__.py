@@ -20,15 +20,19 @@ from .heads import (
 )
 from .landscape import plot_eigenvalues, plot_near_null_share, plot_spectral_density
 from .llc import plot_llc_calibration, plot_llc_traces, plot_llcs
+from .modularity import plot_cluster_ablation, plot_cluster_map, plot_functional_clusters, plot_shuffle_test
 from .tracking import plot_head_tracking, plot_hessian_blocks, plot_patching
 
 __all__ = [
     "plot_approach_preference",
     "plot_average_precision",
+    "plot_cluster_ablation",
+    "plot_cluster_map",
     "plot_distance_correlation",
     "plot_edge_knockout",
     "plot_effective_potential",
     "plot_eigenvalues",
+    "plot_functional_clusters",
     "plot_head_ablation",
     "plot_head_tracking",
     "plot_hessian_blocks",
@@ -41,6 +45,7 @@ __all__ = [
     "plot_over_steps",
     "plot_patching",
     "plot_radial_attention",
+    "plot_shuffle_test",
     "plot_spectral_density",
     "plot_tail",
     "theme",
