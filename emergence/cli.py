@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import tyro
 
@@ -58,11 +58,14 @@ HELP = """usage: emergence COMMAND [options]
   probe      measure every checkpoint of a run folder
   probe --model MODULE:FACTORY ...   measure checkpoints of your own model
   report     findings, figures and report.html of a run folder
+  spatial EXAMPLE   neurons placed in space, wire that costs: independence, feature-sharing, composition, two-moons,
+                    modular-addition, cognitive
 
 emergence run --preset quick     a minute or so, to see it work
 emergence run                    the standard study, about five minutes on two cores
 emergence run --preset paper     five seeds, for a GPU or patience
 emergence run data.system:soft-spheres    the same on another system
+emergence spatial independence    half a minute a run: a network falls apart into its two modules
 emergence simulate hard-spheres --n-systems 1000 --animate film.gif film.html
 
 emergence COMMAND --help lists every option. A stopped command goes on where it was when it is given again.
@@ -83,13 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     command, rest = arguments[0], arguments[1:]
     try:
-        if command == "simulate" and rest and not rest[0].startswith("-") and ":" not in rest[0]:
-            return _simulate(rest[0], rest[1:])
-        if command in ("run", "simulate"):
-            return _run(rest, only=None if command == "run" else "simulate")
-        if command in ("train", "probe", "report"):
-            return _stage(command, rest)
-        raise UsageError(_unknown("command", command, ["run", "simulate", "train", "probe", "report"]))
+        return _command(command, rest)
     except UsageError as error:
         return _fail(str(error), code=2)
     except KeyboardInterrupt:
@@ -98,6 +95,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(_explain(error))
     except (ValueError, TypeError, RuntimeError, FloatingPointError) as error:
         return _fail(str(error))
+
+
+def _command(command: str, rest: list[str]) -> int:
+    if command == "simulate" and rest and not rest[0].startswith("-") and ":" not in rest[0]:
+        return _simulate(rest[0], rest[1:])
+    if command in ("run", "simulate"):
+        return _run(rest, only=None if command == "run" else "simulate")
+    if command in ("train", "probe", "report"):
+        return _stage(command, rest)
+    if command == "spatial":
+        return _spatial(rest)
+    raise UsageError(_unknown("command", command, ["run", "simulate", "train", "probe", "report", "spatial"]))
 
 
 class UsageError(Exception):
@@ -132,6 +141,27 @@ def _simulate(name: str, arguments: list[str]) -> int:
     for path in parsed.animate:
         check_path(path)
     print(make_dataset(parsed, parsed.out or Path("runs") / name, progress=for_terminal()))
+    return 0
+
+
+def _spatial(arguments: list[str]) -> int:
+    if not arguments or arguments[0].startswith("-"):
+        print(HELP, end="")
+        return 0 if arguments[:1] in (["--help"], ["-h"]) else 2
+    from .progress import for_terminal
+    from .studies.spatial.config import SpatialArguments, SpatialStudyConfig
+    from .studies.spatial.examples import EXAMPLES
+    from .studies.spatial.page import verdict
+    from .studies.spatial.study import run_spatial_study
+
+    name, *rest = arguments
+    if name not in EXAMPLES:
+        raise UsageError(_unknown("example", name, list(EXAMPLES)))
+    default = SpatialArguments(SpatialStudyConfig(example=cast(Any, name)))
+    parsed = _parse(SpatialArguments, rest, f"emergence spatial {name}", default=default)
+    out = parsed.out or Path("runs") / f"spatial-{name}"
+    summary = run_spatial_study(parsed.study, out, progress=for_terminal(), n_workers=parsed.n_workers)
+    print(f"{verdict(summary)}\n{out / 'report.html'}")
     return 0
 
 

@@ -122,6 +122,7 @@ class TrainingConfig:
         batch_size: scenes a step.
         optimizer: how a gradient becomes a step.
         n_warmup_steps: steps over which the learning rate rises linearly from zero.
+        n_decay_steps: last steps, over which it falls linearly to zero.
         n_checkpoints: snapshots, log-spaced from step 1, beside step 0.
         max_gradient_norm: longer gradients are scaled down to it; None leaves all as they are.
         precision: bfloat16 runs the forward pass under autocast and is meant for CUDA.
@@ -132,6 +133,7 @@ class TrainingConfig:
     batch_size: int = 256
     optimizer: AdamW | SGD = field(default_factory=AdamW)
     n_warmup_steps: int = 50
+    n_decay_steps: int = 0
     n_checkpoints: int = 24
     max_gradient_norm: float | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -139,7 +141,10 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         _require_counts(self, "training", 1, "n_steps", "batch_size", "n_checkpoints")
-        _require_counts(self, "training", 0, "n_warmup_steps")
+        _require_counts(self, "training", 0, "n_warmup_steps", "n_decay_steps")
+        if self.n_decay_steps:
+            left = self.n_steps - self.n_warmup_steps
+            _require(self.n_decay_steps <= left, "training.n_decay_steps", f"at most {left}", self.n_decay_steps)
         if self.max_gradient_norm is not None:
             _require_positive(self, "training", "max_gradient_norm")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,3 +29,28 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON aside, then rename. NaN has no place in JSON: pass None."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing into a folder; the lock dies with the process, however that ends.
+
+    Raises:
+        BlockingIOError: another process is at work in the folder.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: no advisory locks on folders, the user takes care
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"another process is at work in {folder}; wait for it, stop it, or choose another --out"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -64,13 +64,19 @@ class ContinuousTimeRNN(nn.Module):
         self, inputs: Float[Tensor, "sequence time input"], generator: torch.Generator | None = None
     ) -> Float[Tensor, "sequence time output"]:
         """Run from rest through all time steps; with a ``generator`` the units are noisy, as in training."""
+        return self.readout(self.rates(inputs, generator))
+
+    def rates(
+        self, inputs: Float[Tensor, "sequence time input"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "sequence time unit"]:
+        """Rates of the units at each time step."""
         drive = F.linear(inputs.transpose(0, 1), self.cell.weight_ih, self.cell.bias_ih + self.cell.bias_hh)
         if generator is not None:
             noise = torch.empty_like(drive, requires_grad=False).normal_(generator=generator)
             drive = drive + self.noise * noise
         recurrent = self.cell.weight_hh.to(drive.dtype)  # half precision under autocast
-        rates = (self._explicit if self._steps_needed() else _Recurrence.apply)(drive, recurrent, self.leak)
-        return self.readout(rates.transpose(0, 1))
+        steps = (self._explicit if self._steps_needed() else _Recurrence.apply)(drive, recurrent, self.leak)
+        return steps.transpose(0, 1)
 
     def _steps_needed(self) -> bool:
         hook = self.hook_hidden

@@ -5,9 +5,8 @@ from __future__ import annotations
 import difflib
 import json
 import operator
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, is_dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from cattrs.gen import make_dict_structure_fn
 from cattrs.strategies import configure_tagged_union
 
 from .config import SGD, AdamW, AnySystem, StudyConfig
-from .files import write_json
+from .files import exclusive, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,6 +85,11 @@ def _from_table(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], An
 
 def config_to_dict(config: StudyConfig) -> dict[str, Any]:
     """Plain data for JSON; unions carry their kind."""
+    return settings_to_dict(config)
+
+
+def settings_to_dict(config: Any) -> dict[str, Any]:
+    """The same for the settings of any study."""
     return json.loads(json.dumps(_converter().unstructure(config)))
 
 
@@ -146,7 +150,7 @@ def create_run(folder: Path | str, config: StudyConfig) -> Run:
     folder = Path(folder)
     if (folder / "config.json").is_file():
         run = open_run(folder)
-        if difference := _first_difference(config_to_dict(run.config), config_to_dict(config)):
+        if difference := first_difference(config_to_dict(run.config), config_to_dict(config)):
             raise ValueError(
                 f"{folder} holds a run with other settings ({difference}); choose another --out, or delete it"
             )
@@ -155,10 +159,11 @@ def create_run(folder: Path | str, config: StudyConfig) -> Run:
     return Run(folder, config)
 
 
-def _first_difference(there: Any, asked: Any, path: str = "") -> str | None:
+def first_difference(there: Any, asked: Any, path: str = "") -> str | None:
+    """Name the first setting that differs, with both values; None where all agree."""
     if isinstance(there, dict) and isinstance(asked, dict):
         for key in [*there, *(k for k in asked if k not in there)]:
-            if found := _first_difference(there.get(key), asked.get(key), f"{path}.{key}" if path else key):
+            if found := first_difference(there.get(key), asked.get(key), f"{path}.{key}" if path else key):
                 return found
         return None
     return None if there == asked else f"{path} is {there} there, {asked} here"
@@ -178,29 +183,9 @@ class Run:
         if self.config.ghost_control:
             yield "ghosts", self.config.seeds[0]
 
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Keep other processes from writing into the folder; the lock dies with the process, however that ends.
-
-        Raises:
-            BlockingIOError: another process is at work in the folder.
-        """
-        try:
-            import fcntl
-        except ImportError:  # Windows: no advisory locks on folders, the user takes care
-            yield
-            return
-        folder = os.open(self.folder, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BlockingIOError(
-                    f"another process is at work in {self.folder}; wait for it, stop it, or choose another --out"
-                ) from None
-            yield
-        finally:
-            os.close(folder)
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Keep other processes from writing into the folder; see ``files.exclusive``."""
+        return exclusive(self.folder)
 
     def transitions(self, arm: str = "discs") -> tuple[Transitions, Transitions]:
         """Training and evaluation scenes of an arm, on the device of the run."""

@@ -28,16 +28,20 @@ _OF_METHOD = "intervention/"
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
-    """Rate of the update that leads from ``step`` to ``step + 1``: a linear warm-up, then constant."""
-    return config.optimizer.learning_rate * min(1.0, (step + 1) / max(1, config.n_warmup_steps))
+    """Rate of the update that leads from ``step`` to ``step + 1``: a linear rise, constant, a linear fall."""
+    rise = (step + 1) / max(1, config.n_warmup_steps)
+    fall = (config.n_steps - step) / max(1, config.n_decay_steps)
+    return config.optimizer.learning_rate * min(1.0, rise, fall)
 
 
 def training_time(config: TrainingConfig, step: int) -> float:
     """The clock of the learning laws: the sum of learning rates up to ``step``, over 1 - momentum for SGD."""
     n_warm = min(step, config.n_warmup_steps)
     warm = n_warm * (n_warm + 1) / (2 * config.n_warmup_steps) if n_warm else 0.0
+    n_late = max(0, step - (config.n_steps - config.n_decay_steps))
+    late = n_late - n_late * (n_late - 1) / (2 * config.n_decay_steps) if n_late else 0.0
     momentum = 0.0 if isinstance(config.optimizer, AdamW) else config.optimizer.momentum
-    return config.optimizer.learning_rate * (warm + step - n_warm) / (1 - momentum)
+    return config.optimizer.learning_rate * (warm + step - n_warm - n_late + late) / (1 - momentum)
 
 
 def missing_steps(config: TrainingConfig, checkpoints: Checkpoints) -> list[int]:

@@ -21,7 +21,7 @@ from .words import controls, law_sentence, potential_sentence, scene_sentence, v
 def write_report(run: Run, summary: dict[str, Any]) -> None:
     """Draw the figures and write the page."""
     folder = run.folder / "figures"
-    figures = {name: _inline_svg((folder / f"{name}.svg").read_text()) for name in draw_figures(run, summary, folder)}
+    figures = {name: inline_svg((folder / f"{name}.svg").read_text()) for name in draw_figures(run, summary, folder)}
     environment = Environment(
         loader=PackageLoader("emergence.report", "templates"), autoescape=True, undefined=StrictUndefined
     )
@@ -45,6 +45,6 @@ def write_report(run: Run, summary: dict[str, Any]) -> None:
     write_text(run.folder / "report.html", page)
 
 
-def _inline_svg(svg: str) -> Markup:
+def inline_svg(svg: str) -> Markup:
     """The picture without its XML prologue, scaled by the page."""
     return Markup(svg[svg.index("<svg") :])

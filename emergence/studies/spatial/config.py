@@ -1,0 +1,99 @@
+"""Settings of a spatial study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ...config import _require, _require_counts
+from ...interventions.spatial import ArmName
+from .examples import Example, ExampleName, example
+
+
+@dataclass(frozen=True)
+class SpatialStudyConfig:
+    """Train the arms of an example over seeds and prices of wire, and measure how modular they end.
+
+    Attributes:
+        example: task, network and settings, see ``emergence.studies.spatial.examples``.
+        arms: parts of the method that are on.
+        seeds: training runs of each arm.
+        strengths: factors on the example's price of wire, each a run of its own (the arm ``none`` has no price).
+        n_steps: in place of the example's; schedules keep their proportions.
+        n_trials: of each cognitive task, for accuracy and functional clusters.
+        n_shuffles: of each null.
+    """
+
+    example: Annotated[ExampleName, tyro.conf.Suppress] = "independence"
+    arms: tuple[ArmName, ...] = ("none", "l1", "full")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    strengths: tuple[float, ...] = (1.0,)
+    n_steps: int | None = None
+    n_trials: int = 200
+    n_shuffles: int = 99
+
+    def __post_init__(self) -> None:
+        for name in ("arms", "seeds", "strengths"):
+            values = getattr(self, name)
+            _require(0 < len(values) == len(set(values)), name, "distinct, and at least one", values)
+        _require(min(self.seeds) >= 0, "seeds", "zero or positive", self.seeds)
+        _require(min(self.strengths) > 0, "strengths", "positive", self.strengths)
+        _require_counts(self, "spatial study", 2, "n_trials", "n_shuffles")
+        if self.n_steps is not None:
+            _require_counts(self, "spatial study", 1, "n_steps")
+
+    def example_settings(self) -> Example:
+        """The example, with as many steps as asked for."""
+        found = example(self.example)
+        if self.n_steps is None:
+            return found
+        share = self.n_steps / found.training.n_steps
+        training = replace(
+            found.training,
+            n_steps=self.n_steps,
+            n_warmup_steps=int(found.training.n_warmup_steps * share),
+            n_decay_steps=int(found.training.n_decay_steps * share),
+        )
+        return replace(found, training=training)
+
+    @property
+    def runs(self) -> list[SpatialRun]:
+        """All training runs."""
+        return [
+            SpatialRun(arm, strength, seed)
+            for arm in self.arms
+            for strength in (self.strengths if arm != "none" else (1.0,))
+            for seed in self.seeds
+        ]
+
+
+@dataclass(frozen=True)
+class SpatialArguments:
+    """Train the arms of an example, measure how modular they end, write report.html.
+
+    Attributes:
+        study: all settings of the study.
+        out: folder; the same command again resumes it. Default: runs/spatial-EXAMPLE.
+        n_workers: runs trained side by side; 0 takes as many as there are cores.
+    """
+
+    study: Annotated[SpatialStudyConfig, tyro.conf.arg(name="")] = field(default_factory=SpatialStudyConfig)
+    out: Path | None = None
+    n_workers: int = 0
+
+
+@dataclass(frozen=True)
+class SpatialRun:
+    """One training run of a study."""
+
+    arm: ArmName
+    strength: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.arm}_{self.strength:g}/seed_{self.seed}"

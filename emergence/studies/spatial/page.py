@@ -1,0 +1,184 @@
+"""The page of a spatial study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from probes.plots.axes import theme
+
+from ..page import Section, saved_figure, write_method_page
+from .config import SpatialRun, SpatialStudyConfig
+from .figures import ARM_LABELS, draw_grid, draw_layers, family_legend, save_animation, tradeoff_figure
+from .measuring import cognitive_clusters
+from .published import published_table
+from .training import TrainedRun, trained_run
+
+N_FRAMES = 24
+COLUMNS = {
+    "error": "error",
+    "n_active": "active neurons",
+    "n_connections": "connections",
+    "wiring_count": "wire (gaps)",
+    "wiring_weighted": "Σ |w| d (gaps)",
+    "graph_modularity_z": "modularity Q, z against rewired",
+    "isolated": "isolated units",
+    "isolated_z": "isolated, z against shuffled",
+    "cluster_spread_z": "cluster spread, z",
+    "n_clusters": "clusters",
+    "agreement": "function and anatomy, adjusted Rand",
+}
+
+
+def write_page(folder: Path, config: SpatialStudyConfig, table: pd.DataFrame, summary: dict[str, Any]) -> None:
+    """Draw the figures and tell what was found."""
+    runs = [trained_run(folder, run, config.example_settings()) for run in _shown(config)]
+    with theme():
+        network = saved_figure(_networks(runs), folder, "network")
+        save_animation(_frames(runs[-1]), folder / "figures" / "training.gif")
+        sections = [
+            Section(
+                "The network in space",
+                "Each neuron at its place, each connection as a wire: thicker is stronger. One run of each arm, from "
+                "the same initial weights. figures/training.gif shows how the last of them came to be.",
+                network,
+                _network_caption(config),
+            ),
+            Section(
+                "What it costs",
+                f"Means over {len(config.seeds)} seeds with Student's 95 % intervals. Connections below 0.001 count "
+                "as none; a gap is the distance of neighbours.",
+                table=_rows(summary),
+            ),
+        ]
+        if len(table.groupby(["arm", "strength", "seed"])) > len(config.seeds):
+            figure = saved_figure(tradeoff_figure(table), folder, "tradeoff")
+            sections.append(
+                Section("Error against neurons and wire", "", figure, "One dot a run; lines join the means of an arm.")
+            )
+    if config.example == "cognitive":
+        sections += [_accuracy_section(table, config), published_table(summary)]
+    write_method_page(
+        folder,
+        config,
+        title=f"Neurons in space: {config.example.replace('-', ' ')}",
+        subtitle=f"Brain-inspired modular training, seeds {', '.join(map(str, config.seeds))}.",
+        verdict=verdict(summary),
+        sections=sections,
+    )
+
+
+def verdict(summary: dict[str, Any]) -> str:
+    """The finding in a sentence or two."""
+    arms = {(entry["arm"], entry["strength"]): entry for entry in summary["arms"]}
+    full = [entry for (arm, _), entry in arms.items() if arm == "full"]
+    if not full:
+        return "The full method was not among the arms."
+    best = min(full, key=lambda entry: entry["error"]["mean"])
+    sentence = (
+        f"With distance and swaps the error is {_number(best['error']['mean'])} on "
+        f"{_number(best['n_active']['mean'])} active neurons and {_number(best['wiring_count']['mean'])} gaps of wire."
+    )
+    for arm in ("l1", "none"):
+        others = [entry for (name, _), entry in arms.items() if name == arm]
+        if others:
+            other = min(others, key=lambda entry: abs(np.log(entry["error"]["mean"] / best["error"]["mean"] or 1)))
+            sentence += (
+                f" {ARM_LABELS[arm][0].upper() + ARM_LABELS[arm][1:]}, at the price nearest in error "
+                f"({_number(other['error']['mean'])}): {_number(other['n_active']['mean'])} neurons and "
+                f"{_number(other['wiring_count']['mean'])} gaps."
+            )
+    return sentence
+
+
+def _shown(config: SpatialStudyConfig) -> list[SpatialRun]:
+    """One run of each arm: the first seed, the price nearest to the example's own."""
+    price = min(config.strengths, key=lambda s: abs(np.log(s)))
+    return [SpatialRun(arm, price if arm != "none" else 1.0, config.seeds[0]) for arm in config.arms]
+
+
+def _networks(runs: list[TrainedRun]) -> Figure:
+    figure = Figure(figsize=(3.4 * len(runs) + 0.8, 3.6), layout="constrained")
+    axes = figure.subplots(1, len(runs), squeeze=False)[0]
+    for ax, trained in zip(axes, runs, strict=True):
+        _draw(ax, trained, trained.checkpoints.steps[-1])
+        ax.set_title(ARM_LABELS[trained.run.arm], fontsize=11)
+    if _is_recurrent(runs[0]):
+        family_legend(axes[-1])
+    return figure
+
+
+def _frames(trained: TrainedRun) -> list[Figure]:
+    steps = trained.checkpoints.steps
+    chosen = sorted({steps[i] for i in np.linspace(0, len(steps) - 1, N_FRAMES).round().astype(int)})
+    frames = []
+    for step in chosen:
+        figure = Figure(figsize=(5, 4.2) if _is_recurrent(trained) else (4.4, 4.2), layout="constrained")
+        ax = figure.subplots()
+        _draw(ax, trained, step)
+        ax.set_title(f"step {step:,}", fontsize=11)
+        if _is_recurrent(trained):
+            family_legend(ax)
+        frames.append(figure)
+    return frames
+
+
+def _draw(ax: Any, trained: TrainedRun, step: int) -> None:
+    model, placement = trained.load(step)
+    if _is_recurrent(trained):
+        draw_grid(ax, model, placement, cognitive_clusters(model, np.random.default_rng(0), 50))
+    else:
+        task = trained.task
+        names = (getattr(task, "input_names", ()), getattr(task, "target_names", ()))
+        draw_layers(ax, model, placement, names)
+
+
+def _is_recurrent(trained: TrainedRun) -> bool:
+    return not hasattr(trained.task, "train")
+
+
+def _network_caption(config: SpatialStudyConfig) -> str:
+    if config.example == "cognitive":
+        return "Large dots: active units, in the colour of the tasks in which they vary most. Wires: the 400 strongest."
+    return "Blue: positive weights; orange: negative."
+
+
+def _rows(summary: dict[str, Any]) -> list[list[str]]:
+    names = [name for name in COLUMNS if any(name in entry for entry in summary["arms"])]
+    rows = [["arm", "price", *(COLUMNS[name] for name in names)]]
+    for entry in summary["arms"]:
+        price = "" if entry["arm"] == "none" else f"{entry['strength']:g}"
+        rows.append([ARM_LABELS[entry["arm"]], price, *(_cell(entry.get(name)) for name in names)])
+    return rows
+
+
+def _accuracy_section(table: pd.DataFrame, config: SpatialStudyConfig) -> Section:
+    from simulators.cognitive import TASKS
+
+    accuracy = table[table.quantity == "accuracy"]
+    means = accuracy.groupby(["arm", "strength", "coordinate"], sort=False).value.mean().unstack("coordinate")
+    rows = [["task", *(f"{ARM_LABELS[arm]} {strength:g}" for arm, strength in means.index)]]
+    for index, task in enumerate(TASKS):
+        rows.append([task, *(f"{value:.3f}" for value in means[float(index)])])
+    rows.append(["mean", *(f"{value:.3f}" for value in means.mean(axis=1))])
+    return Section(
+        "Accuracy by task",
+        f"Share of {config.n_trials} trials answered rightly at the last time step, mean over seeds.",
+        table=rows,
+    )
+
+
+def _cell(quantity: dict[str, Any] | None) -> str:
+    if quantity is None or quantity["mean"] is None:
+        return "–"
+    low, high = quantity["interval"]
+    spread = "" if low is None else f" [{_number(low)}, {_number(high)}]"
+    return _number(quantity["mean"]) + spread
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
