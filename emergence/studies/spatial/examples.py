@@ -112,10 +112,10 @@ def _cognitive() -> Example:
         place=lambda model: spatial.place(model, {"*": None, "cell": spatial.Grid((20, 20))}, reduction="sum"),
         spatial=spatial.SpatialConfig(strength=1e-4, swap_every=200, n_candidates=30),
         training=TrainingConfig(
-            n_steps=20_000,
+            n_steps=24_000,
             batch_size=8,
             n_warmup_steps=100,
-            n_decay_steps=6000,
+            n_decay_steps=8000,
             n_checkpoints=24,
             max_gradient_norm=1.0,
         ),
