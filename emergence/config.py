@@ -17,6 +17,8 @@ from simulators import (
     VibratedBox,
 )
 
+from .interventions.settings import Plain, Spatial
+
 AnySystem = (
     HardSpheres
     | SoftSpheres
@@ -27,6 +29,7 @@ AnySystem = (
     | ChargedParticles
     | SpringNetwork
 )
+AnyIntervention = Plain | Spatial
 PresetName = Literal["quick", "standard", "paper"]
 
 
@@ -246,6 +249,7 @@ class StudyConfig:
         device: where tensors live; auto takes CUDA if there is one.
         n_threads: CPU threads to simulate and train with; 0 takes all cores. Probes take one.
         ghost_control: also train the first seed on discs that pass through each other.
+        intervention: how training differs from plain, on every arm.
     """
 
     preset: PresetName = "standard"
@@ -256,6 +260,7 @@ class StudyConfig:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    intervention: AnyIntervention = field(default_factory=Plain)
     probes: ProbeConfig = field(default_factory=ProbeConfig)
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn
 from cattrs.strategies import configure_tagged_union
 
-from .config import SGD, AdamW, AnySystem, StudyConfig
+from .config import SGD, AdamW, AnyIntervention, AnySystem, StudyConfig
 from .files import exclusive, write_json
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def _converter() -> cattrs.Converter:
         is_dataclass, lambda cls: _from_table(make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True))
     )
     converter.register_structure_hook_func(partial(operator.eq, str | tuple[str, ...]), _boundary)
-    for union in (AdamW | SGD, AnySystem):
+    for union in (AdamW | SGD, AnySystem, AnyIntervention):
         converter.register_structure_hook_func(partial(operator.eq, union), _tagged(union, converter))
     return converter
 

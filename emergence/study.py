@@ -70,6 +70,7 @@ def train_stage(run: Run, progress: Progress) -> None:
     """Train every cell (arm and seed), leaving checkpoints and metrics."""
     import torch
 
+    from .interventions.begin import begin
     from .model import ParticleTransformer
     from .training import missing_steps, train
 
@@ -82,13 +83,15 @@ def train_stage(run: Run, progress: Progress) -> None:
         n_features, n_outputs = data.batch.features.shape[-1], data.batch.targets.shape[-1]
         generator = torch.Generator().manual_seed(seed)
         model = ParticleTransformer(run.config.model, n_features, n_outputs, generator)
+        model.to(data.batch.features.device)
         with progress.stage(f"train on {arm}, seed {seed}", config.n_steps) as advance:
             train(
-                model.to(data.batch.features.device),
+                model,
                 data,
                 config,
                 seed=seed,
                 checkpoints=checkpoints,
+                intervention=begin(run.config.intervention, model, config.n_steps),
                 metrics_file=checkpoints.folder / "metrics.jsonl",
                 on_step=advance,
             )

@@ -307,6 +307,18 @@ def test_a_population_without_a_place_pays_no_distance_and_stays():
     assert cost - spatial.wiring_cost(model, placement).item() == pytest.approx(swaps.saved, abs=1e-9)
 
 
+def test_numbers_are_kept_by_moving_places():
+    """Exchanging places costs and saves what exchanging weights does, and no weight moves."""
+    model, _, layout = double(cases()["particles"])
+    by_weights, by_places = (spatial.place(model, layout) for _ in range(2))
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    cost = spatial.wiring_cost(model, by_places).item()
+    swaps = spatial.swap(model, spatial.keep_numbers(by_places))
+    assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+    assert cost - spatial.wiring_cost(model, by_places).item() == pytest.approx(swaps.saved, abs=1e-9)
+    assert spatial.swap(model, by_weights).moved == swaps.moved
+
+
 def test_a_line_among_grids_lies_in_the_middle():
     placement = spatial.place(perceptron([3, 16, 2], seeded()), "grid", inputs="line", outputs="ring")
     assert placement.positions["input"][:, 1].tolist() == [0.5] * 3
@@ -427,20 +439,20 @@ def test_place_leaves_the_model_as_it_was():
 @pytest.mark.usefixtures("as_users_run")
 def test_settings_are_checked(settings, message):
     with pytest.raises(ValueError, match=message):
-        spatial.SpatialConfig(**settings)
+        spatial.Spatial(**settings)
 
 
 def test_the_price_follows_its_schedule():
-    settings = spatial.SpatialConfig("l1", 2.0, ((0.0, 1.0), (0.25, 10.0), (0.75, 1.0)))
+    settings = spatial.Spatial("l1", 2.0, ((0.0, 1.0), (0.25, 10.0), (0.75, 1.0)))
     assert [settings.strength_at(step, 100) for step in (1, 25, 26, 75, 76, 100)] == [2, 2, 20, 20, 2, 2]
-    assert spatial.SpatialConfig("none", 2.0).strength_at(1, 100) == 0
+    assert spatial.Spatial("none", 2.0).strength_at(1, 100) == 0
 
 
 def run(folder, arm: Any = "full", n_steps=60, stop=None):
     model = perceptron([4, 12, 12, 2], seeded())
     task = symbolic_task("independence", rng=np.random.default_rng(0))
     placement = spatial.place(model, "line")
-    settings = spatial.SpatialConfig(arm, 1e-2, swap_every=10, n_candidates=5)
+    settings = spatial.Spatial(arm, 1e-2, swap_every=10, n_candidates=5)
     method = spatial.SpatialTraining(model, placement, settings, n_steps)
 
     def on_step(step):

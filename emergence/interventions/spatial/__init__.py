@@ -10,11 +10,12 @@ Liu, Gan & Tegmark 2023 (brain-inspired modular training, arXiv 2305.08746); Liu
 recurrent networks, arXiv 2310.07711).
 """
 
+from ..settings import ARMS, ArmName, Spatial
 from .cost import wiring_cost
 from .layout import Grid, Layout, Line, Ring
-from .placement import Placement, place
+from .placement import Placement, keep_numbers, place
 from .swaps import Swaps, swap
-from .training import ARMS, ArmName, SpatialConfig, SpatialTraining
+from .training import SpatialTraining
 from .wiring import Axis, Connection, Population, Wiring
 
 __all__ = [
@@ -28,10 +29,11 @@ __all__ = [
     "Placement",
     "Population",
     "Ring",
-    "SpatialConfig",
+    "Spatial",
     "SpatialTraining",
     "Swaps",
     "Wiring",
+    "keep_numbers",
     "place",
     "swap",
     "wiring_cost",

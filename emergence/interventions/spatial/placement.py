@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -112,6 +112,13 @@ def place(
     if example is not None:
         _check_exchange(model, placement, example)
     return placement
+
+
+def keep_numbers(placement: Placement) -> Placement:
+    """Let ``swap`` exchange places instead of weights: the same cost and function, and every head keeps its number."""
+    wiring = placement.wiring
+    populations = {name: replace(population, is_terminal=True) for name, population in wiring.populations.items()}
+    return replace(placement, wiring=replace(wiring, populations=populations))
 
 
 def permute(

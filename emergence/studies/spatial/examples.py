@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,15 +31,15 @@ class Example:
     Attributes:
         task: drawn by a generator of random numbers.
         model: drawn by a generator.
-        place: gives its neurons their places.
+        layout: where its neurons lie, see ``spatial.place``.
         spatial: the price of wire in the full method.
         training: the rest of the settings.
     """
 
     task: Callable[[np.random.Generator], Task]
     model: Callable[[torch.Generator], nn.Module]
-    place: Callable[[nn.Module], spatial.Placement]
-    spatial: spatial.SpatialConfig
+    layout: Any
+    spatial: spatial.Spatial
     training: TrainingConfig
 
 
@@ -70,10 +70,8 @@ def _symbolic(formula: str, widths: list[int], schedule: tuple[tuple[float, floa
         return Example(
             task=lambda rng: symbolic_task(formula, rng=rng),
             model=lambda generator: Perceptron(widths, generator),
-            place=lambda model: spatial.place(model, "line", reduction="sum", layer_gap=0.1),
-            spatial=spatial.SpatialConfig(
-                strength=1e-3, schedule=schedule, swap_every=200, n_candidates=5, biases_from=0.75
-            ),
+            layout="line",
+            spatial=spatial.Spatial(strength=1e-3, schedule=schedule, swap_every=200, n_candidates=5, biases_from=0.75),
             training=_training(20_000, 2e-3),
         )
 
@@ -84,9 +82,9 @@ def _two_moons() -> Example:
     return Example(
         task=lambda rng: two_moons(rng=rng),
         model=lambda generator: Perceptron([2, 20, 20, 2], generator),
-        place=lambda model: spatial.place(model, "line", reduction="sum", layer_gap=0.2),
-        spatial=spatial.SpatialConfig(
-            strength=1e-3, schedule=((0.0, 1.0), (0.5, 10.0)), swap_every=200, n_candidates=10
+        layout="line",
+        spatial=spatial.Spatial(
+            layer_gap=0.2, strength=1e-3, schedule=((0.0, 1.0), (0.5, 10.0)), swap_every=200, n_candidates=10
         ),
         training=_training(10_000, 2e-3),
     )
@@ -96,9 +94,15 @@ def _modular_addition() -> Example:
     return Example(
         task=lambda rng: modular_addition(rng=rng),
         model=lambda generator: Perceptron([64, 50, 50, 59], generator, embedding=(59, 32)),
-        place=lambda model: spatial.place(model, "line", reduction="mean", layer_gap=0.5, locality=2.0),
-        spatial=spatial.SpatialConfig(
-            strength=0.1, schedule=((0.0, 1.0), (0.25, 10.0), (0.75, 1.0)), swap_every=200, n_candidates=30
+        layout="line",
+        spatial=spatial.Spatial(
+            reduction="mean",
+            layer_gap=0.5,
+            locality=2.0,
+            strength=0.1,
+            schedule=((0.0, 1.0), (0.25, 10.0), (0.75, 1.0)),
+            swap_every=200,
+            n_candidates=30,
         ),
         training=_training(20_000, 1e-3),
     )
@@ -109,8 +113,8 @@ def _cognitive() -> Example:
     return Example(
         task=lambda rng: CognitiveTask(),
         model=lambda generator: ContinuousTimeRNN(N_INPUTS, 400, N_OUTPUTS, generator),
-        place=lambda model: spatial.place(model, {"*": None, "cell": spatial.Grid((20, 20))}, reduction="sum"),
-        spatial=spatial.SpatialConfig(strength=1e-4, swap_every=200, n_candidates=30),
+        layout={"*": None, "cell": spatial.Grid((20, 20))},
+        spatial=spatial.Spatial(strength=1e-4, swap_every=200, n_candidates=30),
         training=TrainingConfig(
             n_steps=24_000,
             batch_size=8,

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ...checkpoints import Checkpoints
-from ...interventions.spatial import Placement, SpatialTraining
+from ...interventions.spatial import Placement, SpatialTraining, place
 from ...tasks import Task
 from ...training import missing_steps, train
 from .config import SpatialRun
@@ -68,7 +68,8 @@ class TrainedRun:
     def _method(self, model: nn.Module) -> SpatialTraining:
         price = self.example.spatial
         settings = replace(price, arm=self.run.arm, strength=price.strength * self.run.strength)
-        return SpatialTraining(model, self.example.place(model), settings, self.example.training.n_steps)
+        placement = place(model, self.example.layout, **settings.cost)
+        return SpatialTraining(model, placement, settings, self.example.training.n_steps)
 
 
 def trained_run(folder: Path, run: SpatialRun, example: Example) -> TrainedRun:

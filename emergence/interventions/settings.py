@@ -1,0 +1,67 @@
+"""Settings of the methods; light, so that the command line can read them without loading torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+ArmName = Literal["none", "l1", "l1_local", "l1_swap", "full"]
+ARMS: tuple[ArmName, ...] = ("none", "l1", "l1_local", "l1_swap", "full")
+"""No price, plain L1, L1 with distance, L1 with swaps, and all of it: the arms of Liu, Gan & Tegmark 2023."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Plain training: no intervention."""
+
+
+@dataclass(frozen=True)
+class Spatial:
+    """Neurons in space: how wire is priced over training, see ``emergence.interventions.spatial``.
+
+    Attributes:
+        arm: which parts are on, see ``ARMS``. Swaps go by distance in every arm that has them.
+        strength: of the cost beside the loss (``lambda``).
+        schedule: ``(fraction of training, factor on strength)``, each from its fraction on.
+        swap_every: steps between rounds of swaps.
+        n_candidates: the most important neurons of each population that may move in a round.
+        biases_from: fraction of training before which biases are free.
+        locality: cost of a weight of one per unit of distance; for this and the next two see ``spatial.place``.
+        layer_gap: its cost whatever the distance.
+        reduction: sum or mean over each weight matrix.
+    """
+
+    arm: ArmName = "full"
+    strength: float = 1e-3
+    schedule: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
+    swap_every: int = 200
+    n_candidates: int = 30
+    biases_from: float = 0.0
+    locality: float = 1.0
+    layer_gap: float = 0.1
+    reduction: Literal["sum", "mean"] = "sum"
+
+    def __post_init__(self) -> None:
+        if self.arm not in ARMS:
+            raise ValueError(f"spatial.arm must be one of {', '.join(ARMS)}, got {self.arm!r}")
+        if not 0 <= self.strength < math.inf:
+            raise ValueError(f"spatial.strength must be zero or positive and finite, got {self.strength}")
+        fractions = [fraction for fraction, _ in self.schedule]
+        if not fractions or fractions[0] != 0.0 or fractions != sorted(fractions) or fractions[-1] >= 1:
+            raise ValueError(f"spatial.schedule must begin at 0.0 and rise below 1, got {self.schedule}")
+        for name in ("swap_every", "n_candidates"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"spatial.{name} must be at least 1, got {getattr(self, name)}")
+
+    def strength_at(self, step: int, n_steps: int) -> float:
+        """The price during the update that leads to ``step``."""
+        if self.arm == "none":
+            return 0.0
+        done = (step - 1) / n_steps
+        return self.strength * [factor for fraction, factor in self.schedule if fraction <= done][-1]
+
+    @property
+    def cost(self) -> dict[str, Any]:
+        """The arguments of ``spatial.place`` that say what wire costs."""
+        return {"locality": self.locality, "layer_gap": self.layer_gap, "reduction": self.reduction}
