@@ -34,6 +34,7 @@ class Example:
         layout: where its neurons lie, see ``spatial.place``.
         spatial: the price of wire in the full method.
         training: the rest of the settings.
+        price_of_l1: factor on the price for arms that pay for size alone, so that their error comes near the others'.
     """
 
     task: Callable[[np.random.Generator], Task]
@@ -41,6 +42,7 @@ class Example:
     layout: Any
     spatial: spatial.Spatial
     training: TrainingConfig
+    price_of_l1: float = 1.0
 
 
 def example(name: ExampleName) -> Example:
@@ -123,6 +125,7 @@ def _cognitive() -> Example:
             n_checkpoints=24,
             max_gradient_norm=1.0,
         ),
+        price_of_l1=3.0,
     )
 
 

@@ -67,7 +67,8 @@ class TrainedRun:
 
     def _method(self, model: nn.Module) -> SpatialTraining:
         price = self.example.spatial
-        settings = replace(price, arm=self.run.arm, strength=price.strength * self.run.strength)
+        factor = self.run.strength * (self.example.price_of_l1 if self.run.arm in ("l1", "l1_swap") else 1.0)
+        settings = replace(price, arm=self.run.arm, strength=price.strength * factor)
         placement = place(model, self.example.layout, **settings.cost)
         return SpatialTraining(model, placement, settings, self.example.training.n_steps)
 
