@@ -49,6 +49,19 @@ class StageArguments:
     out: Annotated[Path, tyro.conf.Positional]
 
 
+@dataclass(frozen=True)
+class CompareArguments:
+    """Compare finished runs: what emerged, when, at what cost.
+
+    Attributes:
+        runs: run folders of ``emergence run``; the first is what the others are compared with.
+        out: folder of the page.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    out: Path = Path("runs/comparison")
+
+
 HELP = """usage: emergence COMMAND [options]
 
   run        the whole study: simulate, train, probe, report
@@ -58,6 +71,7 @@ HELP = """usage: emergence COMMAND [options]
   probe      measure every checkpoint of a run folder
   probe --model MODULE:FACTORY ...   measure checkpoints of your own model
   report     findings, figures and report.html of a run folder
+  compare RUN RUN ...   finished runs side by side: what emerged, when, at what cost
   spatial EXAMPLE   neurons placed in space, wire that costs: independence, feature-sharing, composition, two-moons,
                     modular-addition, cognitive
 
@@ -70,6 +84,9 @@ emergence simulate hard-spheres --n-systems 1000 --animate film.gif film.html
 
 emergence COMMAND --help lists every option. A stopped command goes on where it was when it is given again.
 """
+
+
+COMMANDS = ["run", "simulate", "train", "probe", "report", "compare", "spatial"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,7 +123,9 @@ def _command(command: str, rest: list[str]) -> int:
         return _stage(command, rest)
     if command == "spatial":
         return _spatial(rest)
-    raise UsageError(_unknown("command", command, ["run", "simulate", "train", "probe", "report", "spatial"]))
+    if command == "compare":
+        return _compare(rest)
+    raise UsageError(_unknown("command", command, COMMANDS))
 
 
 class UsageError(Exception):
@@ -141,6 +160,14 @@ def _simulate(name: str, arguments: list[str]) -> int:
     for path in parsed.animate:
         check_path(path)
     print(make_dataset(parsed, parsed.out or Path("runs") / name, progress=for_terminal()))
+    return 0
+
+
+def _compare(arguments: list[str]) -> int:
+    from .studies.compare.page import compare_runs, verdict
+
+    parsed = _parse(CompareArguments, arguments, "emergence compare")
+    print(f"{verdict(compare_runs(parsed.runs, parsed.out))}\n{parsed.out / 'report.html'}")
     return 0
 
 

@@ -18,7 +18,9 @@ from micro_study import TOML, contents, micro, results
 from emergence import open_run, run_study
 from emergence.config import TrainingConfig
 from emergence.curves import Curves
+from emergence.interventions.settings import Spatial
 from emergence.report.figures import laws_figure
+from emergence.run import create_run
 from emergence.study import run_stage, spread
 from simulators import ChargedParticles, HardSpheres, SoftSpheres
 
@@ -334,3 +336,23 @@ def test_a_corrupted_table_is_not_silently_the_same(micro_run):
     table.loc[0, "value"] = np.nextafter(table.loc[0, "value"], np.inf)
     with pytest.raises(AssertionError):
         pd.testing.assert_frame_equal(table, open_run(micro_run.folder).measurements, check_exact=True)
+
+
+def test_a_study_under_an_intervention_resumes_at_the_same_bytes(tmp_path):
+    """Wire has a price, places are exchanged, and heads keep their numbers: the report is that of any study."""
+    intervention = Spatial(strength=1e-2, swap_every=10, reduction="mean", layer_gap=0.5, locality=2.0)
+    config = micro(intervention=intervention, ghost_control=False)
+    run_study(config, tmp_path / "whole")
+    torn = create_run(tmp_path / "torn", config)
+    for stage in ("simulate", "train"):
+        run_stage(torn, stage)
+    shutil.rmtree(torn.checkpoints(0).path(30))  # as if it had been killed after step 10
+    again = run_study(config, tmp_path / "torn")
+    assert results(tmp_path / "whole") == results(tmp_path / "torn")
+    state = again.checkpoints(0).training_state(30)
+    places = state["intervention/blocks.0.mlp"].flatten()
+    assert sorted(places.tolist()) == ((torch.arange(32) + 0.5) / 32).tolist()
+    assert places.tolist() != sorted(places.tolist())
+    plain = run_study(micro(ghost_control=False), tmp_path / "plain")
+    weights = [r.checkpoints(0).load(30).state_dict()["blocks.0.mlp.W_in"] for r in (again, plain)]
+    assert weights[0].abs().sum() < weights[1].abs().sum()

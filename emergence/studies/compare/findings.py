@@ -1,0 +1,106 @@
+"""What emerged in each run, seed by seed, and how runs differ."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from torch import nn
+
+from ...curves import Curves
+from ...findings import without_nan
+from ...interventions import spatial
+from ...run import Run
+from ..spatial.findings import mean_interval
+
+QUANTITIES = {
+    "loss": "test loss",
+    "loss_contact": "test loss, colliding",
+    "n_contact_heads": "contact heads",
+    "best_ap": "contact AP of the best head",
+    "onset_step": "onset of the first contact head (step)",
+    "llc": "learning coefficient",
+    "hessian_trace": "trace of the Hessian",
+    "attention_wire": "wire of attention, per unit of weight",
+    "train_seconds": "training, seconds a seed",
+}
+"""Quantities and what the page calls them. ``onset_step`` is missing where no head is a contact head."""
+
+ROUNDS = 20
+"""Rounds of swaps at most that put a network in its shortest order before its wire is measured."""
+
+
+def seed_table(runs: dict[str, Run]) -> pd.DataFrame:
+    """One row a run and seed, one column a quantity; NaN where something was not found or not measured."""
+    rows = [
+        {"run": name, "seed": seed, **_of_seed(run, seed)} for name, run in runs.items() for seed in run.config.seeds
+    ]
+    return pd.DataFrame(rows)
+
+
+def compare(table: pd.DataFrame) -> dict[str, Any]:
+    """Means over seeds with intervals, and differences from the first run, paired by seed where both have it."""
+    names = list(dict.fromkeys(table.run))
+    by_seed: dict[str, Any] = {name: table[table.run == name].set_index("seed") for name in names}
+    runs = []
+    for name in names:
+        entry: dict[str, Any] = {"run": name, "n_seeds": len(by_seed[name])}
+        for quantity in QUANTITIES:
+            entry[quantity] = mean_interval(by_seed[name][quantity].to_numpy(float))
+            if name != names[0]:
+                entry[f"{quantity}_difference"] = paired(by_seed[name][quantity] - by_seed[names[0]][quantity])
+        runs.append(entry)
+    return without_nan({"reference": names[0], "runs": runs})
+
+
+def paired(differences: Any) -> dict[str, Any]:
+    """Mean difference with Student's 95 % interval and two-sided p-value over the seeds that both runs have."""
+    found = mean_interval(differences.to_numpy(float))
+    values = differences.dropna().to_numpy(float)
+    testable = len(values) > 1 and values.std() > 0
+    test: Any = stats.ttest_1samp(values, 0.0) if testable else None  # scipy's types do not know its fields
+    return {**found, "p_value": float(test.pvalue) if testable else np.nan}
+
+
+def attention_wire(model: nn.Module) -> float:
+    """Mean length of the wire between the residual stream and the heads, weighted by |w|, on a line of length one.
+
+    Any network can be laid out so that it looks long; each is measured in the shortest order that swaps of neurons and
+    heads find, so plain training is not charged for the arbitrary order it began with.
+    """
+    placement = spatial.keep_numbers(spatial.place(model, "line", layer_gap=0.0))
+    for _ in range(ROUNDS):
+        if not spatial.swap(model, placement).moved:
+            break
+    weights = dict(model.named_parameters())
+    length = total = 0.0
+    for connection in placement.wiring.connections:
+        if ".attn." in connection.tensor:
+            magnitudes = placement.magnitudes(connection, weights[connection.tensor].detach()).double()
+            length += float((magnitudes * placement.distances(connection)).sum())
+            total += float(magnitudes.sum())
+    return length / total
+
+
+def _of_seed(run: Run, seed: int) -> dict[str, float]:
+    summary = run.summary
+    heads = [head for head in summary["heads"] if head["seed"] == seed]
+    contact = [head for head in heads if head["is_contact_head"]]
+    onsets = [head["onset_step"] for head in contact if head["onset_step"] is not None]
+    loss = next(entry for entry in summary["loss"] if entry["seed"] == seed)
+    curves = Curves(run.measurements, "discs", seed)
+    checkpoints = run.checkpoints(seed)
+    last = checkpoints.steps[-1]
+    return {
+        "loss": loss["final"],
+        "loss_contact": loss["contact"],
+        "n_contact_heads": len(contact),
+        "best_ap": max(head["contact_ap"] for head in heads),
+        "onset_step": min(onsets, default=np.nan),
+        "llc": curves.at("llc", last),
+        "hessian_trace": curves.at("hessian_trace", last),
+        "attention_wire": attention_wire(checkpoints.load(last)),
+        "train_seconds": summary["seconds"].get("train", np.nan) / len(list(run.cells)),
+    }
