@@ -9,10 +9,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from probes import functional_clusters, graph_modularity, partition_agreement, task_variance, wiring_length
-from probes.modularity import FunctionalClusters, ShuffleTest, cluster_spread, isolated_fraction
-from probes.sweep import Measurement
-from simulators.cognitive import TASKS, cognitive_trials
+from probes import (
+    Measurement,
+    cluster_spread,
+    functional_clusters,
+    graph_modularity,
+    isolated_fraction,
+    partition_agreement,
+    task_variance,
+    wiring_length,
+)
+from probes.modularity import FunctionalClusters, ShuffleTest
+from simulators import TASKS, cognitive_trials
 
 from ...interventions.spatial import Placement
 from ...recurrent import ContinuousTimeRNN
@@ -37,7 +45,7 @@ def measure_at(
         yield Measurement("error", task.error(model))
         weights, layers = whole_graph(model, placement)
         yield Measurement("n_active", float(_connected_through(weights, layers).sum()))
-    if np.count_nonzero(abs(weights) > ACTIVE) >= 10:
+    if _has_graph(weights):
         yield from _test(
             "graph_modularity", graph_modularity(weights, rng=rng, layers=layers, n_shuffles=n_shuffles).test
         )
@@ -133,12 +141,17 @@ def _agreement(weights: np.ndarray, clusters: FunctionalClusters, rng: np.random
     """Functional clusters against communities of the graph between active units."""
     active = clusters.active
     between = weights[np.ix_(active, active)]
-    if np.count_nonzero(abs(between - np.diag(np.diag(between))) > ACTIVE) < 10:
+    if not _has_graph(between):
         return
     communities = graph_modularity(between, rng=rng, n_shuffles=2)
     agreement = partition_agreement(clusters.labels[active], communities.labels, rng=rng)
     rand = agreement.adjusted_rand
     yield Measurement("agreement", rand.value, rand.standard_error)
+
+
+def _has_graph(weights: np.ndarray) -> bool:
+    """Whether there are ten connections between different units, to look for communities in."""
+    return np.count_nonzero(abs(weights - np.diag(np.diag(weights))) > ACTIVE) >= 10
 
 
 def grid_cells(positions: Tensor) -> np.ndarray:
