@@ -332,14 +332,15 @@ def test_a_method_is_let_in_at_every_point_in_order(tmp_path, data):
     recorder = Recorder(model)
     trained = run(tmp_path, data, config, model=model, intervention=recorder)
     points = ("penalty", "after_backward", "after_step")
-    steps = [[(point, step) for point in points] for step in range(1, 8)]
-    state = [("state", None)]
-    assert recorder.calls == state + steps[0] + state + sum(steps[1:], []) + state
+    calls = [(point, step) for step in range(1, 8) for point in points]
+    first, later = calls[:3], calls[3:]
+    state = ("state", None)
+    assert recorder.calls == [state, *first, state, *later, state]
     assert same_bits(trained, by_hand(data, config))  # it did nothing
     resumed = Recorder(model)
     (tmp_path / "step_00000007").rename(tmp_path / "step_7")
     run(tmp_path, data, config, model=model, intervention=resumed)
-    assert resumed.calls == [("load_state", {"n_calls": 5}), *sum(steps[1:], []), ("state", None)]
+    assert resumed.calls == [("load_state", {"n_calls": 5}), *later, state]
 
 
 class Shrinking(Intervention):
