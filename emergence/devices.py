@@ -29,7 +29,7 @@ def threads(n_threads: int) -> Iterator[None]:
     """Give torch and numba this many threads within the block; 0 is all cores this process may use."""
     import numba
 
-    wanted = n_threads or _n_cores()
+    wanted = n_threads or n_cores()
     of_torch = torch.get_num_threads()
     of_numba = numba.get_num_threads()  # starts numba's pool, which may set torch's number (they share OpenMP)
     numba.set_num_threads(min(wanted, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
@@ -41,6 +41,6 @@ def threads(n_threads: int) -> Iterator[None]:
         torch.set_num_threads(of_torch)
 
 
-def _n_cores() -> int:
+def n_cores() -> int:
     """Cores this process may use; macOS and Windows tell only how many there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

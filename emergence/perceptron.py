@@ -30,9 +30,8 @@ class Perceptron(nn.Sequential):
     ) -> None:
         super().__init__()
         if embedding is not None:
-            self.add_module(
-                "embed", nn.Embedding(*embedding, _weight=torch.empty(embedding).normal_(generator=generator))
-            )
+            vectors = torch.randn(embedding, generator=generator)
+            self.add_module("embed", nn.Embedding.from_pretrained(vectors, freeze=False))
             self.add_module("flatten", nn.Flatten())
         for layer, (n_in, n_out) in enumerate(pairwise(widths)):
             if layer:

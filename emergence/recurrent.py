@@ -19,7 +19,7 @@ class ContinuousTimeRNN(nn.Module):
     public training recipe of the task collection.
 
     ``hook_hidden`` sees the rates of all units at every time step: what it returns is what units and read-out see. As
-    in the particle transformer there are two equal paths: the fast one has no double backward, and the explicit one is
+    in the particle transformer there are two equal paths: the fast one refuses double backward, and the explicit one is
     taken when ``hook_hidden`` is hooked or ``explicit`` is set.
 
     Args:
@@ -72,7 +72,7 @@ class ContinuousTimeRNN(nn.Module):
         """Rates of the units at each time step."""
         drive = F.linear(inputs.transpose(0, 1), self.cell.weight_ih, self.cell.bias_ih + self.cell.bias_hh)
         if generator is not None:
-            noise = torch.empty_like(drive, requires_grad=False).normal_(generator=generator)
+            noise = torch.empty_like(drive).normal_(generator=generator)
             drive = drive + self.noise * noise
         recurrent = self.cell.weight_hh.to(drive.dtype)  # half precision under autocast
         steps = (self._explicit if self._steps_needed() else _Recurrence.apply)(drive, recurrent, self.leak)
@@ -108,8 +108,9 @@ class _Recurrence(torch.autograd.Function):
         return rates
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if torch.is_grad_enabled():  # create_graph; torch's once_differentiable lets wrong second derivatives pass
+            raise RuntimeError("the fast path of ContinuousTimeRNN has no double backward; set model.explicit = True")
         rates, driven, weight = ctx.saved_tensors
         leak = ctx.leak
         to_drive, to_h = torch.empty_like(grad), torch.zeros_like(grad[0])

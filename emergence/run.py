@@ -83,13 +83,8 @@ def _from_table(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], An
     return checked
 
 
-def config_to_dict(config: StudyConfig) -> dict[str, Any]:
-    """Plain data for JSON; unions carry their kind."""
-    return settings_to_dict(config)
-
-
-def settings_to_dict(config: Any) -> dict[str, Any]:
-    """The same for the settings of any study."""
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """Plain data for JSON, of the settings of any study; unions carry their kind."""
     return json.loads(json.dumps(_converter().unstructure(config)))
 
 

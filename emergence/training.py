@@ -49,6 +49,11 @@ def missing_steps(config: TrainingConfig, checkpoints: Checkpoints) -> list[int]
     return sorted(set(log_spaced_steps(config.n_steps, config.n_checkpoints)) - set(checkpoints.steps))
 
 
+def state_of_method(training_state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The part of a checkpoint's training state that an intervention wrote."""
+    return {key.removeprefix(_OF_METHOD): value for key, value in training_state.items() if key.startswith(_OF_METHOD)}
+
+
 def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Torch's fused implementations, on CPU and CUDA alike."""
     choice = config.optimizer
@@ -105,7 +110,7 @@ def train(
     if earlier:
         checkpoints.load_into(model, start)
         state = checkpoints.training_state(start)
-        method.load_state({key.removeprefix(_OF_METHOD): t for key, t in state.items() if key.startswith(_OF_METHOD)})
+        method.load_state(state_of_method(state))
         restore_optimizer(optimizer, names, {k: t for k, t in state.items() if not k.startswith(_OF_METHOD)})
     take_step = _make_step(model, optimizer, task, config, method)
     model.train()

@@ -45,6 +45,7 @@ def test_an_unknown_preset_lists_all():
             training=TrainingConfig(optimizer=SGD(0.05, 0.9), precision="bfloat16", compile=True),
         ),
         StudyConfig(training=TrainingConfig(optimizer=AdamW(betas=(0.8, 0.95), weight_decay=0.1))),
+        StudyConfig(training=TrainingConfig(n_decay_steps=100, max_gradient_norm=1.0)),
     ],
 )
 def test_a_configuration_survives_json(config):
@@ -108,6 +109,19 @@ def test_whole_numbers_are_floats_too():
         (lambda: SGD(momentum=1.0), r"optimizer.momentum must be in \[0, 1\), got 1.0"),
         (lambda: TrainingConfig(n_checkpoints=0), "training.n_checkpoints must be at least 1, got 0"),
         (lambda: TrainingConfig(n_warmup_steps=-1), "training.n_warmup_steps must be at least 0, got -1"),
+        (lambda: TrainingConfig(n_decay_steps=-1), "training.n_decay_steps must be at least 0, got -1"),
+        (
+            lambda: TrainingConfig(n_steps=10, n_warmup_steps=4, n_decay_steps=7),
+            "training.n_decay_steps must be at most 6, got 7",
+        ),
+        (
+            lambda: TrainingConfig(max_gradient_norm=0.0),
+            "training.max_gradient_norm must be positive and finite, got 0.0",
+        ),
+        (
+            lambda: TrainingConfig(max_gradient_norm=float("inf")),
+            "training.max_gradient_norm must be positive and finite, got inf",
+        ),
         (lambda: LLCConfig(nbeta=0.0), "probes.llc.nbeta must be positive and finite, got 0.0"),
         (lambda: LLCConfig(localization=-1.0), "probes.llc.localization must be zero or positive, got -1.0"),
         (lambda: LLCConfig(n_draws=3), "probes.llc.n_draws must be at least 4, got 3"),

@@ -13,6 +13,7 @@ from micro_study import checkpoints_in, contents, few_transitions, fresh_model, 
 from emergence.checkpoints import CheckpointError
 from emergence.config import SGD, AdamW, TrainingConfig
 from emergence.data import Transitions, prediction_loss
+from emergence.interventions.intervention import Intervention
 from emergence.tasks import batch_indices
 from emergence.training import learning_rate, train, training_time
 
@@ -22,13 +23,14 @@ def data() -> Transitions:
     return few_transitions(n_systems=10)
 
 
-def run(folder, data, config, *, seed=0, on_step=None):
+def run(folder, data, config, *, seed=0, on_step=None, model=None, intervention=None):
     return train(
-        fresh_model(),
+        model or fresh_model(),
         data,
         config,
         seed=seed,
         checkpoints=checkpoints_in(folder),
+        intervention=intervention,
         metrics_file=folder / "metrics.jsonl",
         on_step=on_step,
     )
@@ -232,6 +234,179 @@ def test_training_time_is_the_sum_of_learning_rates(optimizer, n_warmup_steps):
     for step in range(20):
         expected = per_step * math.fsum(learning_rate(config, s) for s in range(step))
         assert training_time(config, step) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_learning_rate_falls_linearly_at_the_end():
+    config = TrainingConfig(n_steps=10, n_warmup_steps=2, n_decay_steps=4, optimizer=AdamW(learning_rate=0.8))
+    rates = [learning_rate(config, step) for step in range(10)]
+    assert rates == pytest.approx([0.4, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.6, 0.4, 0.2])
+
+
+@pytest.mark.parametrize("optimizer", [AdamW(0.3), SGD(0.3, momentum=0.9)])
+@pytest.mark.parametrize(("n_warmup_steps", "n_decay_steps"), [(0, 1), (0, 30), (7, 5), (10, 20), (29, 1)])
+def test_training_time_is_the_sum_of_learning_rates_that_fall(optimizer, n_warmup_steps, n_decay_steps):
+    config = TrainingConfig(n_steps=30, n_warmup_steps=n_warmup_steps, n_decay_steps=n_decay_steps, optimizer=optimizer)
+    per_step = 1 / (1 - getattr(optimizer, "momentum", 0.0))
+    for step in range(31):
+        expected = per_step * math.fsum(learning_rate(config, s) for s in range(step))
+        assert training_time(config, step) == pytest.approx(expected, rel=1e-12)
+
+
+# what a method may do
+
+
+def by_hand(data, config, change=lambda model, step: None, penalty=lambda model, step: 0.0):
+    """The loop in plain torch; ``change`` is called between backward and the step."""
+    model = fresh_model()
+    stepper = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
+    for step in range(1, config.n_steps + 1):
+        stepper.param_groups[0]["lr"] = learning_rate(config, step - 1)
+        scenes = torch.from_numpy(batch_indices(0, step, len(data), config.batch_size))
+        stepper.zero_grad()
+        loss = prediction_loss(model, type(data.batch)(*(t[scenes] for t in data.batch)))
+        (loss + penalty(model, step)).backward()
+        change(model, step)
+        stepper.step()
+    return model
+
+
+PLAIN = short_training(n_steps=12, n_checkpoints=2, n_warmup_steps=3, n_decay_steps=6, optimizer=SGD(0.5))
+
+
+def same_bits(a, b):
+    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_without_a_method_it_is_the_plain_loop_to_the_bit(tmp_path, data):
+    assert same_bits(run(tmp_path, data, PLAIN), by_hand(data, PLAIN))
+
+
+@pytest.mark.parametrize("longest", [0.05, 1e9])
+def test_long_gradients_are_scaled_down_and_short_ones_left(tmp_path, data, longest):
+    lengths = []
+
+    def clip(model, step):
+        length = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
+        lengths.append(length.item())
+        for p in model.parameters():
+            p.grad *= min(1.0, longest / length.item())
+
+    model = run(tmp_path, data, replace(PLAIN, max_gradient_norm=longest))
+    for p, q in zip(model.parameters(), by_hand(data, PLAIN, clip).parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-6)
+    assert min(lengths) > 0.05  # so that every step tells
+    if longest == 1e9:
+        assert same_bits(model, by_hand(data, PLAIN))
+
+
+class Recorder(Intervention):
+    """Does nothing, and writes down when it was asked to."""
+
+    def __init__(self, model):
+        self.model, self.calls = model, []
+
+    def penalty(self, step):
+        self.calls.append(("penalty", step))
+
+    def after_backward(self, step):
+        assert all(p.grad is not None for p in self.model.parameters())
+        self.calls.append(("after_backward", step))
+        self.before = [p.detach().clone() for p in self.model.parameters()]
+
+    def after_step(self, step, optimizer):
+        assert not all(torch.equal(p, q) for p, q in zip(self.model.parameters(), self.before, strict=True))
+        assert optimizer.param_groups[0]["params"][0] is next(self.model.parameters())
+        self.calls.append(("after_step", step))
+
+    def state(self):
+        self.calls.append(("state", None))
+        return {"n_calls": torch.tensor(len(self.calls))}
+
+    def load_state(self, state):
+        self.calls.append(("load_state", {name: int(t) for name, t in state.items()}))
+
+
+def test_a_method_is_let_in_at_every_point_in_order(tmp_path, data):
+    config = replace(PLAIN, n_steps=7, n_decay_steps=0, n_checkpoints=2)  # checkpoints of steps 0, 1, 7
+    model = fresh_model()
+    recorder = Recorder(model)
+    trained = run(tmp_path, data, config, model=model, intervention=recorder)
+    points = ("penalty", "after_backward", "after_step")
+    calls = [(point, step) for step in range(1, 8) for point in points]
+    first, later = calls[:3], calls[3:]
+    state = ("state", None)
+    assert recorder.calls == [state, *first, state, *later, state]
+    assert same_bits(trained, by_hand(data, config))  # it did nothing
+    resumed = Recorder(model)
+    (tmp_path / "step_00000007").rename(tmp_path / "step_7")
+    run(tmp_path, data, config, model=model, intervention=resumed)
+    assert resumed.calls == [("load_state", {"n_calls": 5}), *later, state]
+
+
+class Shrinking(Intervention):
+    """Weight decay by its gradient, stronger at every step, and momentum of its own: a state."""
+
+    def __init__(self, model):
+        self.model = model
+        self.push = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+
+    def penalty(self, step):
+        return 0.01 * step * sum(p.square().sum() for p in self.model.parameters())
+
+    def after_backward(self, step):
+        for name, p in self.model.named_parameters():
+            p.grad += 0.5 * self.push[name]
+            self.push[name].copy_(p.grad)
+
+    def after_step(self, step, optimizer):
+        with torch.no_grad():
+            next(self.model.parameters()).clamp_(-0.4, 0.4)
+
+    def state(self):
+        return self.push
+
+    def load_state(self, state):
+        for name, t in state.items():
+            self.push[name].copy_(t)
+
+
+def test_a_penalty_reaches_the_weights_and_not_the_log(tmp_path, data):
+    def penalty(model, step):
+        return 0.01 * step * sum(p.square().sum() for p in model.parameters())
+
+    class Decay(Intervention):
+        def penalty(self, step):
+            return penalty(model, step)
+
+    config = replace(PLAIN, n_steps=3, n_decay_steps=0, n_checkpoints=3)
+    model = fresh_model()
+    trained = run(tmp_path, data, config, model=model, intervention=Decay())
+    for p, q in zip(trained.parameters(), by_hand(data, config, penalty=penalty).parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-7)
+    assert not same_bits(trained, by_hand(data, config))
+    first = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    scenes = torch.from_numpy(batch_indices(0, 1, len(data), 16))
+    plain = prediction_loss(fresh_model(), type(data.batch)(*(t[scenes] for t in data.batch))).item()
+    assert first["loss"] == pytest.approx(plain, rel=1e-6)
+
+
+def shrunk(folder, data, **options):
+    model = fresh_model()
+    return run(folder, data, replace(PLAIN, n_checkpoints=5), model=model, intervention=Shrinking(model), **options)
+
+
+def test_a_method_with_a_state_resumes_at_the_same_bytes(tmp_path, data):
+    shrunk(tmp_path / "whole", data)
+    for step in (2, 5, 9):
+        with pytest.raises(KeyboardInterrupt):
+            shrunk(tmp_path / "torn", data, on_step=stop_after(step))
+    model = shrunk(tmp_path / "torn", data)
+    assert contents(tmp_path / "torn") == contents(tmp_path / "whole")
+    assert next(model.parameters()).abs().max() <= 0.4
+    (tmp_path / "plain").mkdir()
+    run(tmp_path / "plain", data, replace(PLAIN, n_checkpoints=5))
+    at_start = [checkpoints_in(tmp_path / name).path(0) / "weights.safetensors" for name in ("plain", "whole")]
+    assert at_start[0].read_bytes() == at_start[1].read_bytes()  # every arm begins alike
 
 
 def test_batches_are_a_function_of_seed_and_step():

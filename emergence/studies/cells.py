@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from ..devices import n_cores, threads
 from ..files import write_aside
-from ..progress import Progress
+from ..progress import Advance, Progress
+
+Work = Callable[[Any], pd.DataFrame]
 
 
 def run_cells(
-    work: Callable[[Any], pd.DataFrame],
+    work: Work,
     cells: Sequence[tuple[Any, Path]],
     *,
     title: str,
@@ -31,37 +34,44 @@ def run_cells(
         cells: each with the file its table goes to.
         title: of the stage.
         progress: shows how many cells are done.
-        n_workers: processes; 0 takes as many as there are cores. One runs in this process.
+        n_workers: processes, each with one thread; 0 takes as many as there are cores. One runs in this process; more
+            need a script that guards its work with ``if __name__ == "__main__"``.
 
     Raises:
-        Exception: what a cell raised; tables of finished cells are kept.
+        ValueError: a negative number of workers.
+        RuntimeError: a process died, or what else a cell raised; tables of finished cells are kept.
     """
+    if n_workers < 0:
+        raise ValueError(f"n_workers must be zero (all cores) or positive, got {n_workers}")
     missing = [(cell, path) for cell, path in cells if not path.is_file()]
-    n_workers = min(n_workers or os.cpu_count() or 1, max(1, len(missing)))
+    n_workers = min(n_workers or n_cores(), max(1, len(missing)))
     with progress.stage(title, len(missing)) as advance:
         if n_workers == 1:
             for done, (cell, path) in enumerate(missing, start=1):
                 _finish(work, cell, path)
                 advance(done)
         else:
-            with ProcessPoolExecutor(n_workers, get_context("spawn"), _one_thread) as pool:
-                futures = [pool.submit(_finish, work, cell, path) for cell, path in missing]
-                try:
-                    for done, future in enumerate(as_completed(futures), start=1):
-                        future.result()
-                        advance(done)
-                except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
+            _side_by_side(work, missing, n_workers, advance)
     return [pd.read_parquet(path) for _, path in cells]
 
 
-def _finish(work: Callable[[Any], pd.DataFrame], cell: Any, path: Path) -> None:
-    table = work(cell)
+def _side_by_side(work: Work, cells: Sequence[tuple[Any, Path]], n_workers: int, advance: Advance) -> None:
+    with ProcessPoolExecutor(n_workers, get_context("spawn")) as pool:
+        futures = [pool.submit(_finish, work, cell, path) for cell, path in cells]
+        try:
+            for done, future in enumerate(as_completed(futures), start=1):
+                future.result()
+                advance(done)
+        except BrokenProcessPool:
+            raise RuntimeError(
+                "a worker process died (out of memory?); finished runs are kept, go on with fewer workers"
+            ) from None
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _finish(work: Work, cell: Any, path: Path) -> None:
+    with threads(1):
+        table = work(cell)
     write_aside(path, lambda aside: table.to_parquet(aside, index=False))
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)

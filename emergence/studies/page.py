@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from ..files import write_text
 from ..report.page import inline_svg
 from ..report.style import save
-from ..run import settings_to_dict
+from ..run import config_to_dict
 
 PACKAGES = ("emergence-lab", "torch", "numpy")
 
@@ -51,7 +51,7 @@ def write_method_page(
         subtitle=subtitle,
         verdict=verdict,
         sections=sections,
-        config=json.dumps(settings_to_dict(config), indent=1),
+        config=json.dumps(config_to_dict(config), indent=1),
         versions=[(name, version(name)) for name in PACKAGES],
         python=platform.python_version(),
     )

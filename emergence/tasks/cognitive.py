@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from simulators.cognitive import TASKS, cognitive_sequences, cognitive_trials
+from simulators import TASKS, cognitive_accuracy, cognitive_sequences, cognitive_trials
 
 N_INPUTS, N_OUTPUTS = 53, 17
 
@@ -60,9 +60,6 @@ def task_accuracy(model: nn.Module, *, rng: np.random.Generator, n_trials: int =
     right = []
     for task in TASKS:
         trials = cognitive_trials(task, n_trials, rng=rng)
-        last = torch.from_numpy(trials.length - 1).to(device)
-        answers = model(torch.from_numpy(trials.inputs).to(device)).argmax(-1)
-        labels = torch.from_numpy(trials.labels).to(device)
-        index = torch.arange(n_trials, device=device)
-        right.append((answers[index, last] == labels[index, last]).double().mean().item())
+        answers = model(torch.from_numpy(trials.inputs).to(device)).cpu()
+        right.append(cognitive_accuracy(answers.numpy(), trials))
     return np.array(right)

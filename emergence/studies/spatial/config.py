@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -9,8 +10,8 @@ from typing import Annotated
 import tyro
 
 from ...config import _require, _require_counts
-from ...interventions.spatial import ArmName
-from .examples import Example, ExampleName, example
+from ...interventions.spatial import ARMS, ArmName
+from .examples import EXAMPLES, Example, ExampleName, example
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class SpatialStudyConfig:
         strengths: factors on the example's price of wire, each a run of its own (the arm ``none`` has no price).
         n_steps: in place of the example's; schedules keep their proportions.
         n_trials: of each cognitive task, for accuracy and functional clusters.
-        n_shuffles: of the null of the graph (a dense graph of 400 units takes seconds a shuffle).
+        n_shuffles: rewired graphs behind the null of modularity (400 units that are all connected take seconds each);
+            anatomy, which is cheap, has its 10 000.
     """
 
     example: Annotated[ExampleName, tyro.conf.Suppress] = "independence"
@@ -36,11 +38,13 @@ class SpatialStudyConfig:
     n_shuffles: int = 19
 
     def __post_init__(self) -> None:
-        for name in ("arms", "seeds", "strengths"):
-            values = getattr(self, name)
+        prices = tuple(f"{s:g}" for s in self.strengths)  # as folders name them
+        for name, values in (("arms", self.arms), ("seeds", self.seeds), ("strengths", prices)):
             _require(0 < len(values) == len(set(values)), name, "distinct, and at least one", values)
+        _require(set(self.arms) <= set(ARMS), "arms", f"among {', '.join(ARMS)}", self.arms)
         _require(min(self.seeds) >= 0, "seeds", "zero or positive", self.seeds)
-        _require(min(self.strengths) > 0, "strengths", "positive", self.strengths)
+        _require(all(0 < s < math.inf for s in self.strengths), "strengths", "positive and finite", self.strengths)
+        _require(self.example in EXAMPLES, "example", f"one of {', '.join(EXAMPLES)}", self.example)
         _require_counts(self, "spatial study", 2, "n_trials", "n_shuffles")
         if self.n_steps is not None:
             _require_counts(self, "spatial study", 1, "n_steps")

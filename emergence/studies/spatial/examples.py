@@ -46,7 +46,7 @@ class Example:
 
 
 def example(name: ExampleName) -> Example:
-    """Return an example by name.
+    """Return an example by name, one of ``EXAMPLES``.
 
     All but the last are those of Liu, Gan & Tegmark 2023 (arXiv 2305.08746, sections 3.1 to 3.3, and their public
     code), but for a learning rate that falls to zero over the last tenth: connections that nobody needs then settle at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
+from PIL import Image
 from torch import nn
 
 from probes.modularity import FunctionalClusters
-from simulators.cognitive import TASKS
+from simulators import TASKS
 
+from ...files import write_aside
 from ...interventions.spatial import Placement
 from .measuring import ACTIVE, grid_cells
 
@@ -28,6 +31,8 @@ ARM_LABELS = {
     "l1_swap": "L1 + swaps",
     "full": "L1 + distance + swaps",
 }
+N_WIRES = 400
+"""Of a recurrent network, the strongest."""
 POSITIVE, NEGATIVE = "#1d4ed8", "#c2410c"
 _FAMILIES = {"go": "#0072b2", "anti": "#d55e00", "decision": "#009e73", "matching": "#cc79a7"}
 
@@ -92,7 +97,7 @@ def draw_grid(ax: Axes, model: nn.Module, placement: Placement, clusters: Functi
     if clusters is not None:
         weights = model.get_parameter("cell.weight_hh").detach().abs().numpy()
         shown = weights * np.outer(clusters.active, clusters.active) * (1 - np.eye(len(weights)))
-        strongest = np.argwhere(shown > max(ACTIVE, np.sort(shown, axis=None)[-400]))
+        strongest = np.argwhere((shown > ACTIVE) & (shown >= np.sort(shown, axis=None)[-N_WIRES:][0]))
         segments = [[cells[j][::-1], cells[i][::-1]] for i, j in strongest]
         widths = [0.2 + 1.3 * shown[i, j] / shown.max() for i, j in strongest]
         ax.add_collection(LineCollection(segments, linewidths=widths, colors="0.45", alpha=0.35, zorder=1))
@@ -109,10 +114,10 @@ def draw_grid(ax: Axes, model: nn.Module, placement: Placement, clusters: Functi
 
 def task_family(task: str) -> str:
     """Of the four families of the twenty tasks."""
-    if "dm" in task and not task.startswith(("dms", "dnms", "dmc", "dnmc")):
-        return "decision"
-    if task.startswith(("dms", "dnms", "dmc", "dnmc")):
+    if task in ("dms", "dnms", "dmc", "dnmc"):
         return "matching"
+    if "dm" in task:
+        return "decision"
     return "anti" if "anti" in task else "go"
 
 
@@ -154,12 +159,6 @@ def tradeoff_figure(table: pd.DataFrame) -> Figure:
 
 def save_animation(frames: Sequence[Figure], path: Path) -> None:
     """Write figures as the frames of a GIF."""
-    import io
-
-    from PIL import Image
-
-    from ...files import write_aside
-
     pictures = []
     for figure in frames:
         buffer = io.BytesIO()

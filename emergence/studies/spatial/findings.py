@@ -30,7 +30,7 @@ def summarize(table: pd.DataFrame, config: SpatialStudyConfig) -> dict[str, Any]
     """Findings of a study: one entry an arm and price, with each quantity's mean, 95 % interval and values by seed.
 
     Quantities with a null also have how many of its standard deviations they lie from its mean, and in how many seeds
-    they lie below or above its central 95 %.
+    they lie below or above its central 95 %; a seed in which no shuffle changes the number has no such distance.
     """
     numbers: Any = table[table.coordinate.isna()]  # pandas' types cannot tell a table from a column
     arms = []
@@ -51,7 +51,8 @@ def _arm(rows: pd.DataFrame) -> dict[str, Any]:
         found[name] = mean_interval(observed)
         if f"{name}_null" in values:
             null, low, high = (values[f"{name}_null{end}"].to_numpy() for end in ("", "_low", "_high"))
-            found[f"{name}_z"] = mean_interval((observed - null) / errors[f"{name}_null"].to_numpy())
+            spread = errors[f"{name}_null"].to_numpy()
+            found[f"{name}_z"] = mean_interval((observed - null) / np.where(spread > 1e-9 * abs(null), spread, np.nan))
             found[f"{name}_below_null"] = int((observed < low).sum())
             found[f"{name}_above_null"] = int((observed > high).sum())
     return found

@@ -9,10 +9,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from probes import functional_clusters, graph_modularity, partition_agreement, task_variance, wiring_length
-from probes.modularity import FunctionalClusters, ShuffleTest, cluster_spread, isolated_fraction
-from probes.sweep import Measurement
-from simulators.cognitive import TASKS, cognitive_trials
+from probes import (
+    Measurement,
+    cluster_spread,
+    functional_clusters,
+    graph_modularity,
+    isolated_fraction,
+    partition_agreement,
+    task_variance,
+    wiring_length,
+)
+from probes.modularity import FunctionalClusters, ShuffleTest
+from simulators import TASKS, cognitive_trials
 
 from ...interventions.spatial import Placement
 from ...recurrent import ContinuousTimeRNN
@@ -37,7 +45,7 @@ def measure_at(
         yield Measurement("error", task.error(model))
         weights, layers = whole_graph(model, placement)
         yield Measurement("n_active", float(_connected_through(weights, layers).sum()))
-    if np.count_nonzero(abs(weights) > ACTIVE) >= 10:
+    if _has_graph(weights):
         yield from _test(
             "graph_modularity", graph_modularity(weights, rng=rng, layers=layers, n_shuffles=n_shuffles).test
         )
@@ -101,7 +109,7 @@ def _wire(model: nn.Module, placement: Placement) -> Iterator[Measurement]:
     yield Measurement("n_connections", n_connections)
 
 
-def _gaps(placement: Placement, *populations: str | None) -> float:
+def _gaps(placement: Placement, *populations: str | None) -> int:
     """Neighbours' gaps along a side of the unit square or line."""
     largest = max((placement.positions[name] for name in populations if name), key=len)
     return round(len(largest) ** (1 / largest.shape[1]))
@@ -113,7 +121,7 @@ def _cognitive(
     accuracy = task_accuracy(model, rng=rng, n_trials=n_trials)
     yield Measurement("error", 1 - float(accuracy.mean()))
     for task, share in enumerate(accuracy):
-        yield Measurement("accuracy", float(share), float(np.sqrt(share * (1 - share) / n_trials)), coordinate=task)
+        yield Measurement("accuracy", float(share), float(np.sqrt(share * (1 - share) / n_trials)), coordinate=float(task))
     clusters = cognitive_clusters(model, rng, n_trials)
     yield Measurement("n_active", 0.0 if clusters is None else float(clusters.active.sum()))
     if clusters is None:
@@ -133,12 +141,17 @@ def _agreement(weights: np.ndarray, clusters: FunctionalClusters, rng: np.random
     """Functional clusters against communities of the graph between active units."""
     active = clusters.active
     between = weights[np.ix_(active, active)]
-    if np.count_nonzero(abs(between - np.diag(np.diag(between))) > ACTIVE) < 10:
+    if not _has_graph(between):
         return
-    communities = graph_modularity(between, rng=rng, n_shuffles=2)
-    agreement = partition_agreement(clusters.labels[active], communities.labels, rng=rng)
-    rand = agreement.adjusted_rand
-    yield Measurement("agreement", rand.value, rand.standard_error)
+    communities = graph_modularity(between, rng=rng, n_shuffles=2).labels
+    if len(set(communities.tolist())) > 1:  # one community agrees with everything
+        rand = partition_agreement(clusters.labels[active], communities, rng=rng).adjusted_rand
+        yield Measurement("agreement", rand.value, rand.standard_error)
+
+
+def _has_graph(weights: np.ndarray) -> bool:
+    """Whether there are ten connections between different units, to look for communities in."""
+    return bool((abs(weights - np.diag(np.diag(weights))) > ACTIVE).sum() >= 10)
 
 
 def grid_cells(positions: Tensor) -> np.ndarray:

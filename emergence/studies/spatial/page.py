@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probes.plots.axes import theme
+from simulators import TASKS
 
+from ...tasks.examples import ExampleTask
 from ..page import Section, saved_figure, write_method_page
 from .config import SpatialRun, SpatialStudyConfig
-from .figures import ARM_LABELS, draw_grid, draw_layers, family_legend, save_animation, tradeoff_figure
+from .figures import ARM_LABELS, N_WIRES, draw_grid, draw_layers, family_legend, save_animation, tradeoff_figure
 from .measuring import cognitive_clusters
 from .published import published_table
 from .training import TrainedRun, trained_run
@@ -74,25 +77,21 @@ def write_page(folder: Path, config: SpatialStudyConfig, table: pd.DataFrame, su
 
 def verdict(summary: dict[str, Any]) -> str:
     """The finding in a sentence or two."""
-    arms = {(entry["arm"], entry["strength"]): entry for entry in summary["arms"]}
-    full = [entry for (arm, _), entry in arms.items() if arm == "full"]
+    full = [entry for entry in summary["arms"] if entry["arm"] == "full"]
     if not full:
         return "The full method was not among the arms."
     best = min(full, key=lambda entry: entry["error"]["mean"])
-    sentence = (
-        f"With distance and swaps the error is {_number(best['error']['mean'])} on "
-        f"{_number(best['n_active']['mean'])} active neurons and {_number(best['wiring_count']['mean'])} gaps of wire."
-    )
-    for arm in ("l1", "none"):
-        others = [entry for (name, _), entry in arms.items() if name == arm]
-        if others:
-            other = min(others, key=lambda entry: abs(np.log(entry["error"]["mean"] / best["error"]["mean"] or 1)))
-            sentence += (
-                f" {ARM_LABELS[arm][0].upper() + ARM_LABELS[arm][1:]}, at the price nearest in error "
-                f"({_number(other['error']['mean'])}): {_number(other['n_active']['mean'])} neurons and "
-                f"{_number(other['wiring_count']['mean'])} gaps."
-            )
+    sentence = f"With distance and swaps the error is {_cost(best)}."
+    for arm, name in (("l1", "L1 at the price nearest in error"), ("none", "No penalty")):
+        if others := [entry for entry in summary["arms"] if entry["arm"] == arm]:
+            nearest = min(others, key=lambda entry: abs(entry["error"]["mean"] - best["error"]["mean"]))
+            sentence += f" {name}: {_cost(nearest)}."
     return sentence
+
+
+def _cost(entry: dict[str, Any]) -> str:
+    error, neurons, wire = (_number(entry[name]["mean"]) for name in ("error", "n_active", "wiring_count"))
+    return f"{error} on {neurons} active neurons and {wire} gaps of wire"
 
 
 def _shown(config: SpatialStudyConfig) -> list[SpatialRun]:
@@ -105,10 +104,8 @@ def _networks(runs: list[TrainedRun]) -> Figure:
     figure = Figure(figsize=(3.4 * len(runs) + 0.8, 3.6), layout="constrained")
     axes = figure.subplots(1, len(runs), squeeze=False)[0]
     for ax, trained in zip(axes, runs, strict=True):
-        _draw(ax, trained, trained.checkpoints.steps[-1])
+        _draw(ax, trained, trained.checkpoints.steps[-1], legend=trained is runs[-1])
         ax.set_title(ARM_LABELS[trained.run.arm], fontsize=11)
-    if _is_recurrent(runs[0]):
-        family_legend(axes[-1])
     return figure
 
 
@@ -117,33 +114,31 @@ def _frames(trained: TrainedRun) -> list[Figure]:
     chosen = sorted({steps[i] for i in np.linspace(0, len(steps) - 1, N_FRAMES).round().astype(int)})
     frames = []
     for step in chosen:
-        figure = Figure(figsize=(5, 4.2) if _is_recurrent(trained) else (4.4, 4.2), layout="constrained")
+        figure = Figure(figsize=(5, 4.2), layout="constrained")
         ax = figure.subplots()
-        _draw(ax, trained, step)
+        _draw(ax, trained, step, legend=True)
         ax.set_title(f"step {step:,}", fontsize=11)
-        if _is_recurrent(trained):
-            family_legend(ax)
         frames.append(figure)
     return frames
 
 
-def _draw(ax: Any, trained: TrainedRun, step: int) -> None:
+def _draw(ax: Axes, trained: TrainedRun, step: int, *, legend: bool) -> None:
     model, placement = trained.load(step)
-    if _is_recurrent(trained):
-        draw_grid(ax, model, placement, cognitive_clusters(model, np.random.default_rng(0), 50))
+    task = trained.task
+    if isinstance(task, ExampleTask):
+        draw_layers(ax, model, placement, (task.input_names, task.target_names))
     else:
-        task = trained.task
-        names = (getattr(task, "input_names", ()), getattr(task, "target_names", ()))
-        draw_layers(ax, model, placement, names)
-
-
-def _is_recurrent(trained: TrainedRun) -> bool:
-    return not hasattr(trained.task, "train")
+        draw_grid(ax, model, placement, cognitive_clusters(model, np.random.default_rng(0), 50))
+        if legend:
+            family_legend(ax)
 
 
 def _network_caption(config: SpatialStudyConfig) -> str:
     if config.example == "cognitive":
-        return "Large dots: active units, in the colour of the tasks in which they vary most. Wires: the 400 strongest."
+        return (
+            "Large dots: active units, in the colour of the tasks in which they vary most. "
+            f"Wires: the {N_WIRES} strongest."
+        )
     return "Blue: positive weights; orange: negative."
 
 
@@ -157,8 +152,6 @@ def _rows(summary: dict[str, Any]) -> list[list[str]]:
 
 
 def _accuracy_section(table: pd.DataFrame, config: SpatialStudyConfig) -> Section:
-    from simulators.cognitive import TASKS
-
     accuracy = table[table.quantity == "accuracy"]
     means = accuracy.groupby(["arm", "strength", "coordinate"], sort=False).value.mean().unstack("coordinate")
     rows = [["task", *(f"{ARM_LABELS[arm]} {strength:g}" for arm, strength in means.index)]]

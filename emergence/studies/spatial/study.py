@@ -42,8 +42,9 @@ def run_spatial_study(
     from .page import write_page
 
     folder, shown = Path(out), progress or Silent()
-    claim_folder(folder, config)
+    folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder):
+        claim_folder(folder, config)
         cells: list[tuple[Cell, Path]] = [
             ((folder, config, run), folder / "measurements" / f"{run.name}.parquet") for run in config.runs
         ]
@@ -62,7 +63,7 @@ def _train_and_measure(cell: Cell) -> pd.DataFrame:
     """Train one run; measure its last checkpoint."""
     folder, config, run = cell
     trained = trained_run(folder, run, config.example_settings())
-    trained.train(lambda step: None)
+    trained.train()
     step = trained.checkpoints.steps[-1]
     model, placement = trained.load(step)
     rng = np.random.default_rng((run.seed, step))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from torch import nn
 from ...checkpoints import Checkpoints
 from ...interventions.spatial import Placement, SpatialTraining, place
 from ...tasks import Task
-from ...training import missing_steps, train
+from ...training import missing_steps, state_of_method, train
 from .config import SpatialRun
 from .examples import Example
 
@@ -41,16 +40,14 @@ class TrainedRun:
         """The network of a step, placed as it was then."""
         model = self.checkpoints.load(step)
         method = self._method(model)
-        prefix = "intervention/"
-        state = self.checkpoints.training_state(step)
-        method.load_state({key.removeprefix(prefix): t for key, t in state.items() if key.startswith(prefix)})
+        method.load_state(state_of_method(self.checkpoints.training_state(step)))
         return model, method.placement
 
-    def train(self, on_step: Callable[[int], None]) -> None:
+    def train(self) -> None:
         """Train to the end, going on from the last checkpoint."""
         if not missing_steps(self.example.training, self.checkpoints):
             return
-        model = self._fresh()
+        model = self.checkpoints.make_model()
         train(
             model,
             self.task,
@@ -59,11 +56,7 @@ class TrainedRun:
             checkpoints=self.checkpoints,
             intervention=self._method(model),
             metrics_file=self.checkpoints.folder / "metrics.jsonl",
-            on_step=on_step,
         )
-
-    def _fresh(self) -> nn.Module:
-        return self.example.model(torch.Generator().manual_seed(self.run.seed))
 
     def _method(self, model: nn.Module) -> SpatialTraining:
         price = self.example.spatial
@@ -77,6 +70,6 @@ def trained_run(folder: Path, run: SpatialRun, example: Example) -> TrainedRun:
     """The run whose checkpoints are in ``folder``."""
 
     def make_model() -> nn.Module:
-        return example.model(torch.Generator().manual_seed(run.seed)).eval()
+        return example.model(torch.Generator().manual_seed(run.seed))
 
     return TrainedRun(run, example, Checkpoints(folder / "checkpoints" / run.name, make_model))
