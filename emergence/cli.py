@@ -74,6 +74,7 @@ HELP = """usage: emergence COMMAND [options]
   compare RUN RUN ...   finished runs side by side: what emerged, when, at what cost
   spatial EXAMPLE   neurons placed in space, wire that costs: independence, feature-sharing, composition, two-moons,
                     modular-addition, cognitive
+  spatial continual   the same, then new tasks: what they cost the old ones
 
 emergence run --preset quick     a minute or so, to see it work
 emergence run                    the standard study, about five minutes on two cores
@@ -182,12 +183,27 @@ def _spatial(arguments: list[str]) -> int:
     from .studies.spatial.study import run_spatial_study
 
     name, *rest = arguments
+    if name == "continual":
+        return _continual(rest)
     if name not in EXAMPLES:
-        raise UsageError(_unknown("example", name, list(EXAMPLES)))
+        raise UsageError(_unknown("example", name, [*EXAMPLES, "continual"]))
     default = SpatialArguments(SpatialStudyConfig(example=cast(Any, name)))
     parsed = _parse(SpatialArguments, rest, f"emergence spatial {name}", default=default)
     out = parsed.out or Path("runs") / f"spatial-{name}"
     summary = run_spatial_study(parsed.study, out, progress=for_terminal(), n_workers=parsed.n_workers)
+    print(f"{verdict(summary)}\n{out / 'report.html'}")
+    return 0
+
+
+def _continual(arguments: list[str]) -> int:
+    from .progress import for_terminal
+    from .studies.spatial.continual.config import ContinualArguments
+    from .studies.spatial.continual.page import verdict
+    from .studies.spatial.continual.study import run_continual_study
+
+    parsed = _parse(ContinualArguments, arguments, "emergence spatial continual")
+    out = parsed.out or Path("runs") / f"spatial-continual-{parsed.study.example}"
+    summary = run_continual_study(parsed.study, out, progress=for_terminal(), n_workers=parsed.n_workers)
     print(f"{verdict(summary)}\n{out / 'report.html'}")
     return 0
 

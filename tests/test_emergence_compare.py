@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -78,7 +79,7 @@ def test_the_wire_of_attention_is_that_of_the_shortest_order():
         places = (torch.arange(8) + 0.5) / 8
         near = torch.exp(-((places[:, None] - places) ** 2) / 0.005) if is_local else torch.ones(8, 8)
         with torch.no_grad():
-            attention = model.blocks[0].attn
+            attention: Any = model.layers[0].attn
             for weights in (attention.W_Q, attention.W_K, attention.W_V):
                 weights.copy_(near[order].view(8, 2, 4).transpose(0, 1))
             attention.W_O.copy_(near[:, order].reshape(2, 4, 8))

@@ -143,7 +143,7 @@ def test_a_hook_sees_every_step_and_a_silenced_unit_stays_silent():
         rate[:, 2] = 0
         return rate
 
-    model.hook_hidden.add_hook(silence)
+    model.hook_hidden.add_hook(silence)  # pyright: ignore[reportArgumentType]
     silenced = model.rates(x)
     assert len(seen) == 9
     torch.testing.assert_close(seen[0], rates[:, 0], rtol=0, atol=1e-13)  # nothing was silent before the first step

@@ -50,6 +50,7 @@ from emergence.studies.spatial.study import run_spatial_study
 from emergence.studies.spatial.training import trained_run
 from emergence.tasks import Task
 from emergence.tasks.cognitive import CognitiveTask, task_accuracy
+from emergence.tasks.examples import ExampleTask
 from probes import functional_clusters, task_variance
 from simulators import TASKS, cognitive_trials
 
@@ -125,7 +126,7 @@ def test_the_page_tells_the_findings_and_opens_offline(study):
         assert f"<td>{entry['error']['mean']:.3g} [{low:.3g}, {high:.3g}]</td>" in text
     assert "&#34;n_shuffles&#34;: 5" in text
     with Image.open(folder / "figures" / "training.gif") as film:
-        assert film.n_frames == 3
+        assert film.n_frames == 3  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Interrupting(SpatialTraining):
@@ -398,7 +399,8 @@ def test_error_wire_and_neurons_by_brute_force(study):
     table = table_of(study[0])
     for run in runs_of(study[0]).values():
         loaded, placement = run.load(300)
-        model, task = nn.Sequential(*loaded), run.task
+        model, task = nn.Sequential(*loaded.children()), run.task
+        assert isinstance(task, ExampleTask)
         with torch.no_grad():
             error = (model(task.test.inputs) - task.test.targets).square().mean().item()
         assert value(table, "error", run.run) == pytest.approx(error, rel=1e-6)
@@ -599,7 +601,7 @@ def test_an_animation_has_its_figures_in_order_and_stays_on_the_last(tmp_path):
     figures.save_animation(frames, tmp_path / "film.gif")
     with Image.open(tmp_path / "film.gif") as film:
         seen = []
-        for frame in range(film.n_frames):
+        for frame in range(film.n_frames):  # pyright: ignore[reportAttributeAccessIssue]
             film.seek(frame)
             seen.append((film.convert("RGB").getpixel((5, 5)), film.info["duration"]))
     assert seen == [((255, 0, 0), 160), ((0, 255, 0), 160), ((0, 0, 255), 2000)]

@@ -1,5 +1,6 @@
 """The cognitive tasks against facts written by hand and closed forms; against neurogym in the file beside this one."""
 
+import hashlib
 from dataclasses import replace
 from itertools import pairwise
 
@@ -239,6 +240,51 @@ def test_a_task_that_comes_again_takes_the_other_ring(rng, drawn):
     assert abs(np.mean(first) - 0.5) < 4 * 0.5 / np.sqrt(len(first))
 
 
+def test_all_twenty_tasks_are_drawn_with_the_same_random_numbers_as_ever():
+    """Written down before sequences of some of the tasks were possible: labels, and the number drawn next."""
+    for n_sequences, n_steps, dt, expected, following in (
+        (3, 70, 100.0, "f1635e1d641ffaba", 448649),
+        (2, 41, 50.0, "e98841ad9fe9c578", 527014),
+    ):
+        seen = []
+        for tasks in (None, TASKS, TASKS[::-1]):
+            rng = np.random.default_rng(12)
+            inputs, labels = cognitive_sequences(n_sequences, n_steps, rng=rng, dt=dt, tasks=tasks)
+            assert hashlib.sha256(labels.tobytes()).hexdigest()[:16] == expected
+            assert rng.integers(1_000_000) == following
+            seen.append(inputs)
+        assert (seen[0] == seen[1]).all()
+        assert (seen[0] == seen[2]).all()
+
+
+@pytest.mark.parametrize("tasks", [["dnms", "go", "ctxdm1"], ["dlygo", "rtgo", "dmc", "dms", "anti"]])
+def test_a_sequence_of_some_tasks_takes_those_alone_at_random_under_their_own_rules(tasks, rng):
+    inputs, _ = cognitive_sequences(2_000, 80, rng=rng, noise=False, tasks=tasks)
+    assert (inputs[:, :, 33:].sum(axis=2) == 1).all()
+    task = inputs[:, :, 33:].argmax(axis=2)
+    places = sorted(TASKS.index(name) for name in tasks)
+    assert_frequencies(task[:, 0], dict.fromkeys(places, 1 / len(places)))
+    changes = (task[:, 1:] != task[:, :-1]).argmax(axis=1) + 1
+    second = np.searchsorted(places, task[np.arange(len(task)), changes])
+    hops = (second - np.searchsorted(places, task[:, 0])) % len(places)
+    assert_frequencies(hops, dict.fromkeys(range(1, len(places)), 1 / (len(places) - 1)))
+
+
+def test_tasks_of_a_sequence_never_come_twice_running_and_one_alone_follows_itself(rng, drawn):
+    cognitive_sequences(40, 400, rng=rng, tasks=["go", "rtanti"])
+    p = drawn[0]
+    sequence = (p.steps.sum(axis=1).cumsum() - 1) // 400
+    inside = sequence[1:] == sequence[:-1]
+    assert (p.task[1:] != p.task[:-1])[inside].all()
+    inputs, labels = cognitive_sequences(5, 150, rng=rng, tasks=["go"])
+    assert set(drawn[1].task.tolist()) == {TASKS.index("go")}
+    assert len(drawn[1].task) == 5 * 150 / 15
+    ring = drawn[1].strengths[:, 0].argmax(axis=1).reshape(5, 10)
+    assert (ring[:, 1:] != ring[:, :-1]).all()  # rings go on taking turns
+    assert inputs.shape == (5, 150, 53)
+    assert labels.shape == (5, 150)
+
+
 def test_sequences_have_the_noise_of_trials(rng):
     still, _ = cognitive_sequences(40, 100, rng=np.random.default_rng(8), noise=False)
     noisy, _ = cognitive_sequences(40, 100, rng=np.random.default_rng(8))
@@ -291,6 +337,15 @@ def test_wrong_arguments_are_named(rng):
             cognitive_trials("go", 1, rng=rng, dt=dt)
         with pytest.raises(ValueError, match=r"dt must be above 0"):
             cognitive_sequences(1, 1, rng=rng, dt=dt)
+    different = r"tasks must be a list of different names, at least one, or None for all, got"
+    for tasks, said in (
+        ([], rf"{different} \[\]"),
+        ("go", rf"{different} 'go'"),
+        (["go", "anti", "go"], rf"{different} \['go', 'anti', 'go'\]"),
+        (["go", "og"], r"tasks must be among go, rtgo, .*, dnmc, got 'og'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            cognitive_sequences(1, 1, rng=rng, tasks=tasks)
     trials = cognitive_trials("go", 2, rng=rng)
     with pytest.raises(
         ValueError, match=r"outputs must have shape \(2, 15, 17\) \(trial, time, response\), got \(2, 14, 17\)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -34,15 +35,17 @@ class CognitiveTask:
     Attributes:
         n_steps: time steps a sequence.
         device: of the batches.
+        tasks: names in ``simulators.TASKS``; None is all twenty.
     """
 
     n_steps: int = 100
     device: str = "cpu"
+    tasks: tuple[str, ...] | None = None
 
     def training_batch(self, seed: int, step: int, size: int) -> CognitiveBatch:
         """Fresh sequences for every step."""
         rng = np.random.default_rng((seed, step))
-        inputs, labels = cognitive_sequences(size, self.n_steps, rng=rng)
+        inputs, labels = cognitive_sequences(size, self.n_steps, rng=rng, tasks=self.tasks)
         tensors = (torch.from_numpy(a).to(self.device) for a in (inputs, labels))
         return CognitiveBatch(*tensors, noise_seed=int(rng.integers(2**62)))
 
@@ -54,11 +57,16 @@ class CognitiveTask:
 
 
 @torch.no_grad()
-def task_accuracy(model: nn.Module, *, rng: np.random.Generator, n_trials: int = 200) -> Float[np.ndarray, " task"]:
-    """Share of trials of each task whose answer at the last time step is right, without noise on the units."""
+def task_accuracy(
+    model: nn.Module, *, rng: np.random.Generator, n_trials: int = 200, tasks: Sequence[str] | None = None
+) -> Float[np.ndarray, " task"]:
+    """Share of trials whose answer at the last time step is right, without noise on the units.
+
+    One number for each of ``tasks``, in their order; None is all twenty.
+    """
     device = next(model.parameters()).device
     right = []
-    for task in TASKS:
+    for task in TASKS if tasks is None else tasks:
         trials = cognitive_trials(task, n_trials, rng=rng)
         answers = model(torch.from_numpy(trials.inputs).to(device)).cpu()
         right.append(cognitive_accuracy(answers.numpy(), trials))

@@ -31,6 +31,11 @@ _FORMULAS: dict[str, tuple[int, tuple[str, ...], _Formula]] = {
 FORMULAS = tuple(_FORMULAS)
 
 
+def formula_names(formula: str) -> tuple[str, ...]:
+    """What the outputs of a formula are called."""
+    return _FORMULAS[formula][1]
+
+
 def symbolic_task(formula: str, *, rng: np.random.Generator, n_train: int = 100, n_test: int = 1000) -> ExampleTask:
     """Inputs uniform on [-1, 1]; the method's paper has 100 examples to learn and 100 to test.
 

@@ -9,7 +9,7 @@ from typing import Any
 from probes.plots.axes import theme
 
 from ...files import write_aside, write_json
-from ...run import Run, open_run, settings_to_dict
+from ...run import Run, config_to_dict, open_run
 from ..page import Section, saved_figure, write_method_page
 from .figures import onset_figure, quantities_figure
 from .findings import QUANTITIES, compare, seed_table
@@ -40,7 +40,7 @@ def compare_runs(folders: Sequence[Path | str], out: Path | str) -> dict[str, An
         quantities = saved_figure(quantities_figure(table, summary), out, "quantities")
     write_method_page(
         out,
-        {name: settings_to_dict(run.config)["intervention"] for name, run in runs.items()},
+        {name: config_to_dict(run.config)["intervention"] for name, run in runs.items()},
         title="What emerged, when, at what cost",
         subtitle=f"Runs: {', '.join(runs)}; differences are from {summary['reference']}.",
         verdict=verdict(summary),

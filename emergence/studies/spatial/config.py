@@ -9,9 +9,27 @@ from typing import Annotated
 
 import tyro
 
-from ...config import _require, _require_counts
+from ...config import TrainingConfig, _require, _require_counts
 from ...interventions.spatial import ARMS, ArmName
 from .examples import EXAMPLES, Example, ExampleName, example
+
+
+def require_distinct(settings: object, *names: str) -> None:
+    """Refuse an empty list, and one that names anything twice."""
+    for name in names:
+        values = getattr(settings, name)
+        _require(0 < len(values) == len(set(values)), name, "distinct, and at least one", values)
+
+
+def with_steps(training: TrainingConfig, n_steps: int) -> TrainingConfig:
+    """As many steps as asked for; the rise and the fall of the learning rate keep their shares."""
+    share = n_steps / training.n_steps
+    return replace(
+        training,
+        n_steps=n_steps,
+        n_warmup_steps=int(training.n_warmup_steps * share),
+        n_decay_steps=int(training.n_decay_steps * share),
+    )
 
 
 @dataclass(frozen=True)
@@ -38,10 +56,10 @@ class SpatialStudyConfig:
     n_shuffles: int = 19
 
     def __post_init__(self) -> None:
-        prices = tuple(f"{s:g}" for s in self.strengths)  # as folders name them
-        for name, values in (("arms", self.arms), ("seeds", self.seeds), ("strengths", prices)):
-            _require(0 < len(values) == len(set(values)), name, "distinct, and at least one", values)
+        require_distinct(self, "arms", "seeds", "strengths")
         _require(set(self.arms) <= set(ARMS), "arms", f"among {', '.join(ARMS)}", self.arms)
+        prices = [f"{s:g}" for s in self.strengths]  # as folders name them
+        _require(len(set(prices)) == len(prices), "strengths", "distinct in six digits", self.strengths)
         _require(min(self.seeds) >= 0, "seeds", "zero or positive", self.seeds)
         _require(all(0 < s < math.inf for s in self.strengths), "strengths", "positive and finite", self.strengths)
         _require(self.example in EXAMPLES, "example", f"one of {', '.join(EXAMPLES)}", self.example)
@@ -54,14 +72,7 @@ class SpatialStudyConfig:
         found = example(self.example)
         if self.n_steps is None:
             return found
-        share = self.n_steps / found.training.n_steps
-        training = replace(
-            found.training,
-            n_steps=self.n_steps,
-            n_warmup_steps=int(found.training.n_warmup_steps * share),
-            n_decay_steps=int(found.training.n_decay_steps * share),
-        )
-        return replace(found, training=training)
+        return replace(found, training=with_steps(found.training, self.n_steps))
 
     @property
     def runs(self) -> list[SpatialRun]:

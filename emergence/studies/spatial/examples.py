@@ -31,7 +31,7 @@ class Example:
     Attributes:
         task: drawn by a generator of random numbers.
         model: drawn by a generator.
-        layout: where its neurons lie, see ``spatial.place``.
+        place: gives its neurons their places.
         spatial: the price of wire in the full method.
         training: the rest of the settings.
         price_of_l1: factor on the price for arms that pay for size alone, so that their error comes near the others'.
@@ -39,7 +39,7 @@ class Example:
 
     task: Callable[[np.random.Generator], Task]
     model: Callable[[torch.Generator], nn.Module]
-    layout: Any
+    place: Callable[[nn.Module], spatial.Placement]
     spatial: spatial.Spatial
     training: TrainingConfig
     price_of_l1: float = 1.0
@@ -56,6 +56,11 @@ def example(name: ExampleName) -> Example:
     return _EXAMPLES[name]()
 
 
+def _laid_out(layout: Any, price: spatial.Spatial, **rest: Any) -> Example:
+    """An example whose neurons lie on ``layout``, at the cost that the price says."""
+    return Example(spatial=price, place=lambda model: spatial.place(model, layout, **price.cost), **rest)
+
+
 def _training(n_steps: int, learning_rate: float) -> TrainingConfig:
     return TrainingConfig(
         n_steps=n_steps,
@@ -69,11 +74,11 @@ def _training(n_steps: int, learning_rate: float) -> TrainingConfig:
 
 def _symbolic(formula: str, widths: list[int], schedule: tuple[tuple[float, float], ...]) -> Callable[[], Example]:
     def build() -> Example:
-        return Example(
+        return _laid_out(
+            "line",
+            spatial.Spatial(strength=1e-3, schedule=schedule, swap_every=200, n_candidates=5, biases_from=0.75),
             task=lambda rng: symbolic_task(formula, rng=rng),
             model=lambda generator: Perceptron(widths, generator),
-            layout="line",
-            spatial=spatial.Spatial(strength=1e-3, schedule=schedule, swap_every=200, n_candidates=5, biases_from=0.75),
             training=_training(20_000, 2e-3),
         )
 
@@ -81,23 +86,21 @@ def _symbolic(formula: str, widths: list[int], schedule: tuple[tuple[float, floa
 
 
 def _two_moons() -> Example:
-    return Example(
-        task=lambda rng: two_moons(rng=rng),
-        model=lambda generator: Perceptron([2, 20, 20, 2], generator),
-        layout="line",
-        spatial=spatial.Spatial(
+    return _laid_out(
+        "line",
+        spatial.Spatial(
             layer_gap=0.2, strength=1e-3, schedule=((0.0, 1.0), (0.5, 10.0)), swap_every=200, n_candidates=10
         ),
+        task=lambda rng: two_moons(rng=rng),
+        model=lambda generator: Perceptron([2, 20, 20, 2], generator),
         training=_training(10_000, 2e-3),
     )
 
 
 def _modular_addition() -> Example:
-    return Example(
-        task=lambda rng: modular_addition(rng=rng),
-        model=lambda generator: Perceptron([64, 50, 50, 59], generator, embedding=(59, 32)),
-        layout="line",
-        spatial=spatial.Spatial(
+    return _laid_out(
+        "line",
+        spatial.Spatial(
             reduction="mean",
             layer_gap=0.5,
             locality=2.0,
@@ -106,17 +109,19 @@ def _modular_addition() -> Example:
             swap_every=200,
             n_candidates=30,
         ),
+        task=lambda rng: modular_addition(rng=rng),
+        model=lambda generator: Perceptron([64, 50, 50, 59], generator, embedding=(59, 32)),
         training=_training(20_000, 1e-3),
     )
 
 
 def _cognitive() -> Example:
     """400 units on a 20 x 20 grid. Inputs and outputs have no place: whether theirs had one is not published."""
-    return Example(
+    return _laid_out(
+        {"*": None, "cell": spatial.Grid((20, 20))},
+        spatial.Spatial(strength=1e-4, swap_every=200, n_candidates=30),
         task=lambda rng: CognitiveTask(),
         model=lambda generator: ContinuousTimeRNN(N_INPUTS, 400, N_OUTPUTS, generator),
-        layout={"*": None, "cell": spatial.Grid((20, 20))},
-        spatial=spatial.Spatial(strength=1e-4, swap_every=200, n_candidates=30),
         training=TrainingConfig(
             n_steps=24_000,
             batch_size=8,

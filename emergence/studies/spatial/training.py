@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ...checkpoints import Checkpoints
-from ...interventions.spatial import Placement, SpatialTraining, place
+from ...interventions.spatial import Placement, SpatialTraining
 from ...tasks import Task
 from ...training import missing_steps, state_of_method, train
 from .config import SpatialRun
@@ -62,8 +62,7 @@ class TrainedRun:
         price = self.example.spatial
         factor = self.run.strength * (self.example.price_of_l1 if self.run.arm in ("l1", "l1_swap") else 1.0)
         settings = replace(price, arm=self.run.arm, strength=price.strength * factor)
-        placement = place(model, self.example.layout, **settings.cost)
-        return SpatialTraining(model, placement, settings, self.example.training.n_steps)
+        return SpatialTraining(model, self.example.place(model), settings, self.example.training.n_steps)
 
 
 def trained_run(folder: Path, run: SpatialRun, example: Example) -> TrainedRun:
