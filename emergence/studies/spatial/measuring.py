@@ -121,7 +121,9 @@ def _cognitive(
     accuracy = task_accuracy(model, rng=rng, n_trials=n_trials)
     yield Measurement("error", 1 - float(accuracy.mean()))
     for task, share in enumerate(accuracy):
-        yield Measurement("accuracy", float(share), float(np.sqrt(share * (1 - share) / n_trials)), coordinate=float(task))
+        yield Measurement(
+            "accuracy", float(share), float(np.sqrt(share * (1 - share) / n_trials)), coordinate=float(task)
+        )
     clusters = cognitive_clusters(model, rng, n_trials)
     yield Measurement("n_active", 0.0 if clusters is None else float(clusters.active.sum()))
     if clusters is None:
