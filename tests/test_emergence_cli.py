@@ -70,6 +70,17 @@ USAGE = [
     (["run", "--seed", "x"], "Error parsing --seed"),
     (["run", "--seed", "-1"], "seeds must be zero or positive, got (-1,)"),
     (["train"], "Missing from emergence train: PATH"),
+    (["spacial"], "unknown command spacial; did you mean spatial?"),
+    (["spatial", "independance"], "unknown example independance; did you mean independence?"),
+    (["spatial", "xyz"], "unknown example xyz; choose independence, feature-sharing, composition, two-moons, modular-"),
+    (["spatial", "two-moons", "--n-stps", "3"], "unknown option --n-stps; did you mean --n-steps?"),
+    (["spatial", "two-moons", "--zzz"], "unknown option --zzz; emergence spatial two-moons --help lists them"),
+    (["spatial", "two-moons", "composition"], "unknown option composition"),
+    (["spatial", "two-moons", "--example", "composition"], "unknown option --example"),
+    (["spatial", "two-moons", "--n-steps", "0"], "spatial study.n_steps must be at least 1, got 0"),
+    (["spatial", "two-moons", "--arms", "l7"], "--arms"),
+    (["spatial", "two-moons", "--strengths", "0"], "strengths must be positive and finite, got (0.0,)"),
+    (["spatial", "two-moons", "--seeds", "1", "1"], "seeds must be distinct, and at least one, got (1, 1)"),
     (["report", "a", "b"], "unknown option b"),
 ]
 
@@ -91,6 +102,44 @@ def test_no_command_shows_the_help(capsys):
         main(["run", "--help"])
     assert stop.value.code == 0
     assert "--training.n-steps" in capsys.readouterr().out
+
+
+def test_help_of_the_spatial_study(capsys):
+    assert main(["spatial"]) == 2
+    assert main(["spatial", "--help"]) == 0
+    assert "emergence spatial independence" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(["spatial", "two-moons", "--help"])
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    for option in (
+        "--arms",
+        "--seeds",
+        "--strengths",
+        "--n-steps",
+        "--n-trials",
+        "--n-shuffles",
+        "--out",
+        "--n-workers",
+    ):
+        assert option in said
+    assert "--example" not in said
+
+
+def test_a_spatial_study_from_the_shell(fails, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("emergence.studies.spatial.page.N_FRAMES", 1)
+    command = ["spatial", "two-moons", "--n-steps", "4", "--arms", "full", "--seeds", "0", "--n-shuffles", "2"]
+    assert main([*command, "--n-workers", "1"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("train and measure: ")
+    assert said[-2].startswith("With distance and swaps the error is ")
+    assert said[-1] == "runs/spatial-two-moons/report.html"
+    assert said[-2] in (tmp_path / said[-1]).read_text()
+    line, code = fails(*command, "--n-trials", "3")
+    assert "holds a study with other settings (n_trials is 200 there, 3 here); choose another --out, or delete" in line
+    assert code == 1
+    assert "n_workers must be zero (all cores) or positive, got -1" in fails(*command, "--n-workers", "-1")[0]
 
 
 def test_defaults_are_the_standard_preset():

@@ -129,23 +129,22 @@ def test_the_page_tells_the_findings_and_opens_offline(study):
         assert film.n_frames == 3  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def numbers(folder) -> dict[str, str]:
+    """Contents of all but the page and its figures, which draw equal numbers."""
+    return {name: digest for name, digest in contents(folder).items() if not name.startswith(("report", "figures"))}
+
+
 class Interrupting(SpatialTraining):
-    """Somebody presses Ctrl-C during the second run, between a swap and the end."""
-
-    n_begun = 0
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        Interrupting.n_begun += 1
+    """Somebody presses Ctrl-C in the third run, between a swap and the end."""
 
     def after_step(self, step, optimizer):
         super().after_step(step, optimizer)
-        if Interrupting.n_begun == 3 and step == 270:  # two runs of the arm none come first
+        if self.config.arm == "full" and step == 270:
             raise KeyboardInterrupt
 
 
 @pytest.mark.usefixtures("no_page")
-def test_stopped_and_resumed_by_two_workers_is_the_same_to_the_byte(study, tmp_path, monkeypatch):
+def test_stopped_and_resumed_is_the_same_to_the_byte(study, tmp_path, monkeypatch):
     out = tmp_path / "study"
     with monkeypatch.context() as patch:
         patch.setattr("emergence.studies.spatial.training.SpatialTraining", Interrupting)
@@ -156,15 +155,17 @@ def test_stopped_and_resumed_by_two_workers_is_the_same_to_the_byte(study, tmp_p
         "measurements/none_1/seed_0.parquet",
         "measurements/none_1/seed_1.parquet",
     ]
-    assert "checkpoints/full_1/seed_0/step_00000257/meta.json" in begun  # after the swap of step 200
+    assert "checkpoints/full_1/seed_0/step_00000259/meta.json" in begun  # after the swap of step 200
     assert "checkpoints/full_1/seed_0/step_00000300/meta.json" not in begun
-    run_spatial_study(TINY, out, n_workers=2)
-    kept = ("config.json", "checkpoints", "measurements", "measurements.parquet", "summary.json")
-    once, twice = (
-        {name: digest for name, digest in contents(folder).items() if name.split("/")[0] in kept}
-        for folder in (study[0], out)
-    )
-    assert once == twice
+    run_spatial_study(TINY, out, n_workers=1)
+    assert numbers(out) == numbers(study[0])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_page")
+def test_two_workers_find_the_same_as_one(study, tmp_path):
+    run_spatial_study(TINY, tmp_path, n_workers=2)
+    assert numbers(tmp_path) == numbers(study[0])
 
 
 @pytest.mark.usefixtures("no_page")
@@ -622,12 +623,12 @@ def small_cognitive(monkeypatch):
         training=replace(full.training, n_steps=10, batch_size=2, n_warmup_steps=0, n_decay_steps=0, n_checkpoints=2),
     )
     monkeypatch.setitem(examples._EXAMPLES, "cognitive", lambda: small)
-    monkeypatch.setattr(page, "N_FRAMES", 2)
+    monkeypatch.setattr(page, "N_FRAMES", 1)
 
 
 @pytest.mark.usefixtures("small_cognitive")
 def test_the_recurrent_study_from_settings_to_page(tmp_path):
-    settings = SpatialStudyConfig(example="cognitive", arms=("none", "full"), seeds=(2,), n_trials=6, n_shuffles=2)
+    settings = SpatialStudyConfig(example="cognitive", arms=("full",), seeds=(2,), n_trials=6, n_shuffles=2)
     summary = run_spatial_study(settings, tmp_path, n_workers=1)
     table = table_of(tmp_path)
     for run, found in zip(settings.runs, summary["arms"], strict=True):
@@ -658,7 +659,7 @@ def test_the_recurrent_study_from_settings_to_page(tmp_path):
         "units vary most in",
     ):
         assert said in text
-    assert "Error against neurons and wire" in text
+    assert "Error against neurons and wire" not in text  # with one arm and price there is nothing to trade
 
 
 def test_function_agrees_with_anatomy_where_it_was_planted():
