@@ -88,7 +88,7 @@ print((jacobian / jacobian.sum(1, keepdim=True)).detach().numpy().round(3))
 # %% [markdown]
 # ## Twenty cognitive tasks
 # The recurrent network of the second paper: 400 units on a 20 x 20 grid, trained on the tasks of Yang et al. 2019.
-# The whole study, `emergence spatial cognitive`, takes an hour or so on two cores. Here a short run shows how it is
+# The whole study, `emergence spatial cognitive`, takes about 40 minutes on two cores. Here a short run shows how it is
 # read.
 
 # %%

@@ -139,7 +139,7 @@ class Interrupting(SpatialTraining):
 
     def after_step(self, step, optimizer):
         super().after_step(step, optimizer)
-        if self.config.arm == "full" and step == 270:
+        if self.settings.arm == "full" and step == 270:
             raise KeyboardInterrupt
 
 
@@ -285,7 +285,7 @@ def test_a_worker_that_dies_is_reported_in_one_line(tmp_path):
         ({"seeds": (1, 1)}, r"seeds must be distinct, and at least one, got \(1, 1\)"),
         ({"seeds": (0, -1)}, r"seeds must be zero or positive, got \(0, -1\)"),
         ({"strengths": ()}, r"strengths must be distinct, and at least one, got \(\)"),
-        ({"strengths": (1.0, 1.0000001)}, r"strengths must be distinct, and at least one, got \('1', '1'\)"),
+        ({"strengths": (1.0, 1.0000001)}, r"strengths must be distinct in six digits, got \(1.0, 1.0000001\)"),
         ({"strengths": (0.0,)}, r"strengths must be positive and finite, got \(0.0,\)"),
         ({"strengths": (1.0, math.nan)}, r"strengths must be positive and finite, got \(1.0, nan\)"),
         ({"strengths": (math.inf,)}, r"strengths must be positive and finite, got \(inf,\)"),
@@ -576,15 +576,18 @@ def test_the_tradeoff_has_a_dot_a_run_and_a_line_an_arm():
     )
     axes: Any = figures.tradeoff_figure(table).axes
     left, right = axes
-    assert (left.get_ylabel(), left.get_yscale(), right.get_xscale()) == ("error on test", "log", "log")
+    assert (left.get_ylabel(), left.get_yscale(), right.get_xscale()) == ("error on test", "linear", "linear")
     none, full = left.collections
     assert none.get_offsets().tolist() == [[100, 0.1], [300, 0.2]]
     assert sorted(full.get_offsets().tolist()) == [[25, 0.4], [50, 0.2], [75, 0.8], [150, 0.4]]
     np.testing.assert_allclose(left.lines[1].get_xydata(), [[50, 0.6], [100, 0.3]])  # means over seeds, a price each
     assert [text.get_text() for text in right.get_legend().get_texts()] == ["no penalty", "L1 + distance + swaps"]
     assert to_hex(none.get_facecolor()[0]) == to_hex(figures.arm_colors()["none"])
-    errors = table.value.where(table.quantity != "error", 0.0)
-    assert figures.tradeoff_figure(table.assign(value=errors)).axes[0].get_yscale() == "linear"  # a log has no zero
+    wide = table.value.where((table.quantity == "n_active") | (table.arm == "none"), 0.01 * table.value)
+    axes = figures.tradeoff_figure(table.assign(value=wide)).axes
+    assert (axes[0].get_yscale(), axes[0].get_xscale(), axes[1].get_xscale()) == ("log", "log", "log")
+    without = table.value.where((table.quantity != "error") | (table.arm == "none"), 0.0)
+    assert figures.tradeoff_figure(table.assign(value=without)).axes[0].get_yscale() == "linear"  # a log has no zero
 
 
 def test_every_arm_has_a_name_and_a_colour_of_its_own():

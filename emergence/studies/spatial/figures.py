@@ -146,15 +146,22 @@ def tradeoff_figure(table: pd.DataFrame) -> Figure:
             ax.plot(means[quantity], means["error"], color=color, linewidth=1.2, alpha=0.7)
             ax.scatter(runs[quantity], runs["error"], s=22, color=color, label=ARM_LABELS[arm], linewidth=0)
         ax.set_xlabel(label)
-        if quantity == "wiring_count":
+        if _spans_a_decade(wide[quantity].to_numpy()):
             ax.set_xscale("log")
             ax.xaxis.set_minor_formatter(NullFormatter())
-    if (wide["error"].to_numpy() > 0).all():
+    if _spans_a_decade(wide["error"].to_numpy()):
         axes[0].set_yscale("log")
         axes[0].yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes[0].set_ylim(bottom=0)
     axes[0].set_ylabel("error on test")
     axes[1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
+
+
+def _spans_a_decade(values: np.ndarray) -> bool:
+    """Whether a logarithmic axis has labels to show."""
+    return bool(values.min() > 0 and values.max() > 10 * values.min())
 
 
 def save_animation(frames: Sequence[Figure], path: Path) -> None:
