@@ -37,7 +37,7 @@ def swap(
     placement: Placement,
     optimizer: torch.optim.Optimizer | None = None,
     *,
-    n_candidates: int | None = None,
+    n_candidates: int | None = 30,
 ) -> Swaps:
     """Exchange neurons, in place, wherever that shortens the wire; the function of the network stays the same.
 
@@ -54,7 +54,8 @@ def swap(
         placement: from ``spatial.place``; the places of inputs and outputs move in it, since the order of their weights
             belongs to the world outside.
         optimizer: its state for the exchanged weights is exchanged along.
-        n_candidates: the most important neurons of each population that may move; None tries all.
+        n_candidates: the most important neurons of each population that may move, 30 in the larger examples of the
+            method; None tries all.
 
     Returns:
         What moved and what was saved. Saved is never negative.
@@ -108,6 +109,7 @@ class _Prices:
         inside: ``|W| + |W|^T`` of the recurrent weights times their price; the diagonal costs nothing anywhere.
         importance: sum of absolute weights in and out.
         order: the neuron that is at each place by now.
+        at_home: what the neuron at each place pays there.
     """
 
     def __init__(self, weights: dict[str, Tensor], placement: Placement, population: Population) -> None:
@@ -123,7 +125,7 @@ class _Prices:
                 self._add(connection, weights[connection.tensor], placement)
         self.inside.fill_diagonal_(0.0)
         self.is_recurrent = bool(self.inside.any())
-        self._measure()
+        self.at_home = self.elsewhere.diagonal() + (self.inside * self.distance).sum(1)
         self.least = _LEAST_SAVING * float(self.elsewhere.abs().max() + self.inside.sum(1).max())
 
     def _add(self, connection: Connection, w: Tensor, placement: Placement) -> None:
@@ -140,9 +142,6 @@ class _Prices:
             distances = placement.distances(connection)
             into = connection.target == name
             self.elsewhere += price * (magnitudes @ distances.T if into else magnitudes.T @ distances)
-
-    def _measure(self) -> None:
-        self.at_home = self.elsewhere.diagonal() + (self.inside * self.distance).sum(1)
 
     def changes(self, place: int) -> Float[Tensor, " place"]:
         """Change of the cost when the neuron at ``place`` is exchanged with that at each other place."""
@@ -178,11 +177,18 @@ class _Prices:
         self.move(first + second, second + first)
 
     def move(self, places: list[int], sources: list[int]) -> None:
-        """Let ``places`` hold the neurons of ``sources``."""
+        """Let ``places`` hold the neurons of ``sources``; what the others pay changes only by their wire to these."""
+        paid = self._paid_to(places)
         for rows in (self.order, self.elsewhere, self.inside):
             rows[places] = rows[sources]
         self.inside[:, places] = self.inside[:, sources]
-        self._measure()
+        self.at_home += self._paid_to(places) - paid
+        moved = (self.inside[places] * self.distance[places]).sum(1)
+        self.at_home[places] = self.elsewhere[places, places] + moved
+
+    def _paid_to(self, places: list[int]) -> Float[Tensor, " place"]:
+        """What each neuron pays for its wire to some places; both tables are symmetric, and rows are quick to read."""
+        return (self.inside[places] * self.distance[places]).sum(0)
 
 
 def _exchange_blocks(prices: list[_Prices], n_candidates: int | None) -> tuple[list[tuple[str, int, int]], float]:
