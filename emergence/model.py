@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange
@@ -194,5 +194,5 @@ def head_masks(model: ParticleTransformer) -> dict[tuple[int, int], dict[str, Te
 
     These are the scopes of a head's refined learning coefficient and of its block of the Hessian.
     """
-    places = np.ndindex(len(model.layers), model.cfg.n_heads)
+    places = product(range(len(model.layers)), range(model.cfg.n_heads))
     return dict(zip(places, head_parameters(model).values(), strict=True))

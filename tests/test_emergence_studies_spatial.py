@@ -428,8 +428,8 @@ def test_the_whole_graph_has_every_connection_once_and_at_its_place():
     model = Perceptron([3, 4, 2], seeded())
     graph, layers = whole_graph(model, spatial.place(model, "line"))
     by_hand = np.zeros((9, 9))
-    by_hand[3:7, :3] = model.get_parameter("linear0.weight").detach().abs()
-    by_hand[7:, 3:7] = model.get_parameter("linear1.weight").detach().abs()
+    by_hand[3:7, :3] = model.get_parameter("linear0.weight").detach().abs().numpy()
+    by_hand[7:, 3:7] = model.get_parameter("linear1.weight").detach().abs().numpy()
     assert np.array_equal(graph, by_hand)
     assert layers.tolist() == [0] * 3 + [1] * 4 + [2] * 2
     folded = Perceptron([16, 5], seeded(), embedding=(11, 8))
