@@ -24,7 +24,6 @@ from matplotlib.figure import Figure
 from micro_study import contents
 from PIL import Image
 from scipy import stats
-from torch import nn
 
 from emergence.files import exclusive
 from emergence.interventions import spatial
@@ -124,7 +123,8 @@ def test_the_page_tells_the_findings_and_opens_offline(study):
         low, high = entry["error"]["interval"]
         assert f"<td>{entry['error']['mean']:.3g} [{low:.3g}, {high:.3g}]</td>" in text
     assert "&#34;n_shuffles&#34;: 5" in text
-    with Image.open(folder / "figures" / "training.gif") as film:
+    film: Any = Image.open(folder / "figures" / "training.gif")
+    with film:
         assert film.n_frames == 3
 
 
@@ -399,9 +399,9 @@ def test_error_wire_and_neurons_by_brute_force(study):
     table = table_of(study[0])
     for run in runs_of(study[0]).values():
         loaded, placement = run.load(300)
-        model, task = nn.Sequential(*loaded), run.task
+        task: Any = run.task
         with torch.no_grad():
-            error = (model(task.test.inputs) - task.test.targets).square().mean().item()
+            error = (loaded(task.test.inputs) - task.test.targets).square().mean().item()
         assert value(table, "error", run.run) == pytest.approx(error, rel=1e-6)
         places = [placement.positions[name].flatten().tolist() for name in ("input", "linear0", "linear1", "linear2")]
         count = weighted = n_connections = 0
@@ -598,8 +598,9 @@ def test_tasks_have_four_families():
 def test_an_animation_has_its_figures_in_order_and_stays_on_the_last(tmp_path):
     frames = [Figure(figsize=(1, 1), facecolor=color) for color in ("red", "lime", "blue")]
     figures.save_animation(frames, tmp_path / "film.gif")
-    with Image.open(tmp_path / "film.gif") as film:
-        seen = []
+    film: Any = Image.open(tmp_path / "film.gif")
+    seen = []
+    with film:
         for frame in range(film.n_frames):
             film.seek(frame)
             seen.append((film.convert("RGB").getpixel((5, 5)), film.info["duration"]))

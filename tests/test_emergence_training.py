@@ -191,7 +191,7 @@ def test_bfloat16_trains_float32_weights(tmp_path, data):
     assert prediction_loss(model, data.batch).item() < 0.8 * initial
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     whole = run(tmp_path / "whole", data, short_training())
-    assert not torch.equal(model.W_U, whole.W_U)  # the forward pass was in another precision
+    assert not torch.equal(model.get_parameter("W_U"), whole.get_parameter("W_U"))  # the forward pass was in another precision
 
 
 COMPILED = """
@@ -351,7 +351,7 @@ class Shrinking(Intervention):
         self.push = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
 
     def penalty(self, step):
-        return 0.01 * step * sum(p.square().sum() for p in self.model.parameters())
+        return 0.01 * step * torch.stack([p.square().sum() for p in self.model.parameters()]).sum()
 
     def after_backward(self, step):
         for name, p in self.model.named_parameters():
