@@ -438,6 +438,19 @@ def test_the_whole_graph_has_every_connection_once_and_at_its_place():
     assert np.count_nonzero(graph) == 40
 
 
+def test_an_active_neuron_has_a_connection_in_and_one_out():
+    model = Perceptron([4, 20, 2], seeded())
+    with torch.no_grad():
+        model.get_parameter("linear0.weight")[3] = 1e-4  # hears nothing
+        model.get_parameter("linear1.weight")[:, 5:7] = -1e-4  # two that say nothing
+        model.get_parameter("linear1.weight")[0, 8] = 0  # this one still speaks to the other output
+    task = example("independence").task(np.random.default_rng(0))
+    found = measure_at(
+        model, spatial.place(model, "line"), task, rng=np.random.default_rng(0), n_trials=2, n_shuffles=2
+    )
+    assert next(m.value for m in found if m.quantity == "n_active") == 17
+
+
 def test_a_network_without_connections_is_measured_without_communities():
     model = Perceptron([4, 20, 2], seeded())
     with torch.no_grad():

@@ -191,7 +191,9 @@ def test_bfloat16_trains_float32_weights(tmp_path, data):
     assert prediction_loss(model, data.batch).item() < 0.8 * initial
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     whole = run(tmp_path / "whole", data, short_training())
-    assert not torch.equal(model.get_parameter("W_U"), whole.get_parameter("W_U"))  # the forward pass was in another precision
+    assert not torch.equal(
+        model.get_parameter("W_U"), whole.get_parameter("W_U")
+    )  # the forward pass was in another precision
 
 
 COMPILED = """
