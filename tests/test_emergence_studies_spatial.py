@@ -523,6 +523,7 @@ def test_the_verdict_compares_at_equal_error():
         entry("none", 1.0, 0.03, 356, 2e6),
         entry("l1", 1.0, 0.2, 41, 1e4),
         entry("l1", 0.5, 0.03, 131, 1e5),
+        entry("l1", 0.1, 0.01, 285, 7e5),
         entry("full", 1.0, 0.031, 109, 2e4),
         entry("full", 9.0, 0.2, 20, 1e3),
     ]
