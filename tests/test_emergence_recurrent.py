@@ -138,10 +138,10 @@ def test_a_hook_sees_every_step_and_a_silenced_unit_stays_silent():
     assert (rates[..., 2] > 0).any()
     seen = []
 
-    def silence(rate, hook):
-        seen.append(rate.clone())
-        rate[:, 2] = 0
-        return rate
+    def silence(tensor, hook):
+        seen.append(tensor.clone())
+        tensor[:, 2] = 0
+        return tensor
 
     model.hook_hidden.add_hook(silence)  # pyright: ignore[reportArgumentType]
     silenced = model.rates(x)

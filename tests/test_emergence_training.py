@@ -4,7 +4,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -353,8 +352,8 @@ class Shrinking(Intervention):
         self.model = model
         self.push = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
 
-    def penalty(self, step) -> Any:
-        return 0.01 * step * sum(p.square().sum() for p in self.model.parameters())
+    def penalty(self, step):
+        return 0.01 * step * torch.stack([p.square().sum() for p in self.model.parameters()]).sum()
 
     def after_backward(self, step):
         for name, p in self.model.named_parameters():
