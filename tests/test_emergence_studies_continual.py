@@ -12,7 +12,7 @@ from scipy import stats
 from torch import nn
 
 from emergence.cli import main
-from emergence.interventions.spatial import Spatial
+from emergence.interventions.spatial import ArmName, Spatial
 from emergence.recurrent import ContinuousTimeRNN
 from emergence.studies.spatial.continual.config import ContinualStudyConfig
 from emergence.studies.spatial.continual.courses import Course, levels_to, matched_accuracy
@@ -31,18 +31,24 @@ def course(new, old, arm: Any = "none", seed=0) -> Any:
     return Course(arm, seed, np.arange(len(new), dtype=float), np.array(old, dtype=float), np.array(new, dtype=float))
 
 
+def first_at(run, level):
+    found = run.first_at(level)
+    assert found is not None
+    return found
+
+
 # --- where accuracy is matched
 
 
 def test_accuracy_is_read_where_the_new_tasks_first_reach_a_level():
     run = course([0.0, 0.2, 0.6, 0.1, 0.7], [[1.0, 0.9], [0.8, 0.9], [0.4, 0.5], [0.9, 0.9], [0.3, 0.1]])
-    step, old = run.first_at(0.3)
+    step, old = first_at(run, 0.3)
     assert old == pytest.approx([0.7, 0.8])
     assert np.log1p(step) == pytest.approx(np.log(2) + 0.25 * np.log(3 / 2))
-    assert run.first_at(0.6)[1] == pytest.approx([0.4, 0.5])
-    assert run.first_at(0.65)[1] == pytest.approx([0.9 - 0.6 * 0.55 / 0.6, 0.9 - 0.8 * 0.55 / 0.6])
-    assert run.first_at(0.0)[0] == 0
-    assert run.first_at(-1.0)[1] == pytest.approx([1.0, 0.9])
+    assert first_at(run, 0.6)[1] == pytest.approx([0.4, 0.5])
+    assert first_at(run, 0.65)[1] == pytest.approx([0.9 - 0.6 * 0.55 / 0.6, 0.9 - 0.8 * 0.55 / 0.6])
+    assert first_at(run, 0.0)[0] == 0
+    assert first_at(run, -1.0)[1] == pytest.approx([1.0, 0.9])
     assert run.first_at(0.71) is None
     assert np.isnan(run.mean_old_at(np.array([0.3, 0.71]))).tolist() == [[False, False], [True, True]]
 
@@ -110,10 +116,23 @@ def test_planted_losses_and_their_differences_come_back_with_student_intervals()
     assert summary["conditions"][1]["arms"][0]["drop"] == condition["arms"][0]["drop"]  # the arm without a price
 
 
+def test_each_later_price_is_a_condition_of_its_own():
+    """Arms that pay nothing while the new tasks are learnt lose half as much; the arm without a price is the same."""
+    table = planted()
+    kept = table.task.eq(PLANTED.new_tasks[0]) | table.later_price.eq(1.0)
+    halved = table.assign(accuracy=table.accuracy.where(kept, 0.5 * table.accuracy))
+    one, zero = summarize(halved, PLANTED)["conditions"]
+    for entry, later in zip(one["arms"], zero["arms"], strict=True):
+        ratio = 1.0 if entry["arm"] == "none" else 0.5
+        assert later["drop"]["mean"] == pytest.approx(ratio * entry["drop"]["mean"])
+
+
 def test_old_tasks_that_an_arm_knew_less_well_are_not_compared():
     condition = summarize(planted(before={"full": 0.8}), PLANTED)["conditions"][0]
     assert (difference(condition, "l1")["n_matched"], difference(condition, "l1")["n_cells"]) == (3, 6)
-    nothing = planted(before={"full": 0.8}).assign(accuracy=lambda t: t.accuracy - 0.2 * (t.arm == "full"))
+    nothing = planted(before={"full": 0.8}).assign(
+        accuracy=lambda t: t.accuracy.where(t.arm != "full", t.accuracy - 0.2)
+    )
     found = difference(summarize(nothing, PLANTED)["conditions"][0], "none")
     assert (found["n_matched"], found["n_seeds"], found["mean"]) == (0, 0, None)
 
@@ -146,8 +165,8 @@ def test_explained_variance_is_one_for_the_formula_and_zero_for_a_constant_and_w
 
     accuracy, _ = tasks.accuracy(Answers(), rng=rng, n_trials=1)
     assert accuracy == pytest.approx([1.0, 0.0, 0.0], abs=1e-6)
-    noisy = nn.Sequential(Answers())
-    noisy.register_forward_hook(lambda m, x, y: y + 0.1)  # pyright: ignore[reportOperatorIssue]
+    noisy = Answers()
+    noisy.register_forward_hook(lambda module, inputs, answers: torch.add(answers, 0.1))
     explained = 1 - 0.1**2 / (4 / 45)  # the variance of the square of a number uniform on [-1, 1] is 4/45
     assert tasks.accuracy(noisy, rng=rng, n_trials=1)[0][0] == pytest.approx(explained, abs=0.02)
 
@@ -188,7 +207,7 @@ def read_out(model):
 
 
 @pytest.mark.parametrize("arm", ["none", "full"])
-def test_the_second_stage_begins_where_the_first_ended(tmp_path, arm):
+def test_the_second_stage_begins_where_the_first_ended(tmp_path, arm: ArmName):
     config = ContinualStudyConfig(arms=(arm,), seeds=(3,), n_steps=800, n_new_steps=30, n_checkpoints=2)
     old = old_stage(tmp_path, config, config.runs[0])
     old.train()
