@@ -121,7 +121,7 @@ def test_the_page_tells_the_findings_and_opens_offline(study):
     assert not re.search(r'(src|href)="https?:', text)
     for entry in summary["arms"]:
         low, high = entry["error"]["interval"]
-        assert f"<td>{entry['error']['mean']:.3g} [{low:.3g}, {high:.3g}]</td>" in text
+        assert f"<td>{entry['error']['mean']:.3g}\n[{low:.3g}, {high:.3g}]</td>" in text
     assert "&#34;n_shuffles&#34;: 5" in text
     film: Any = Image.open(folder / "figures" / "training.gif")
     with film:

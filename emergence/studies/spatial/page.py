@@ -22,17 +22,20 @@ from .published import published_table
 from .training import TrainedRun, trained_run
 
 N_FRAMES = 24
-COLUMNS = {
+COSTS = {
     "error": "error",
     "n_active": "active neurons",
     "n_connections": "connections",
     "wiring_count": "wire (gaps)",
     "wiring_weighted": "Σ |w| d (gaps)",
-    "graph_modularity_z": "modularity Q, z against rewired",
+}
+MODULES = {
+    "graph_modularity": "modularity Q",
+    "graph_modularity_z": "Q, z against rewired",
+    "n_clusters": "functional clusters",
     "isolated": "isolated units",
     "isolated_z": "isolated, z against shuffled",
     "cluster_spread_z": "cluster spread, z",
-    "n_clusters": "clusters",
     "agreement": "function and anatomy, adjusted Rand",
 }
 
@@ -55,7 +58,18 @@ def write_page(folder: Path, config: SpatialStudyConfig, table: pd.DataFrame, su
                 "What it costs",
                 f"Means over {len(config.seeds)} seeds with Student's 95 % intervals. Connections below 0.001 count "
                 "as none; a gap is the distance of neighbours.",
-                table=_rows(summary),
+                table=_rows(summary, COSTS),
+            ),
+            Section(
+                "Is it modular?",
+                "Modularity of the graph of |w| against graphs with as many connections at every neuron"
+                + (
+                    "; units isolated from their functional cluster on the grid, and how far clusters spread, against "
+                    "clusters shuffled among active units (below zero: together)."
+                    if config.example == "cognitive"
+                    else "."
+                ),
+                table=_rows(summary, MODULES),
             ),
         ]
         if len(table.groupby(["arm", "strength", "seed"])) > len(config.seeds):
@@ -142,9 +156,9 @@ def _network_caption(config: SpatialStudyConfig) -> str:
     return "Blue: positive weights; orange: negative."
 
 
-def _rows(summary: dict[str, Any]) -> list[list[str]]:
-    names = [name for name in COLUMNS if any(name in entry for entry in summary["arms"])]
-    rows = [["arm", "price", *(COLUMNS[name] for name in names)]]
+def _rows(summary: dict[str, Any], columns: dict[str, str]) -> list[list[str]]:
+    names = [name for name in columns if any(name in entry for entry in summary["arms"])]
+    rows = [["arm", "price", *(columns[name] for name in names)]]
     for entry in summary["arms"]:
         price = "" if entry["arm"] == "none" else f"{entry['strength']:g}"
         rows.append([ARM_LABELS[entry["arm"]], price, *(_cell(entry.get(name)) for name in names)])
@@ -169,7 +183,7 @@ def _cell(quantity: dict[str, Any] | None) -> str:
     if quantity is None or quantity["mean"] is None:
         return "–"
     low, high = quantity["interval"]
-    spread = "" if low is None else f" [{_number(low)}, {_number(high)}]"
+    spread = "" if low is None else f"\n[{_number(low)}, {_number(high)}]"
     return _number(quantity["mean"]) + spread
 
 
