@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -336,7 +337,15 @@ def test_the_command_line_names_what_it_does_not_know(capsys):
     assert "did you mean --n-steps?" in capsys.readouterr().err
 
 
-def test_the_recurrent_network_learns_and_forgets_end_to_end(tmp_path):
+def test_the_recurrent_network_learns_and_forgets_end_to_end(tmp_path, monkeypatch):
+    draws = []
+    measure = SeveralCognitive.accuracy
+
+    def watched(self, model, *, rng, n_trials):
+        draws.append(deepcopy(rng).random())
+        return measure(self, model, rng=rng, n_trials=n_trials)
+
+    monkeypatch.setattr(SeveralCognitive, "accuracy", watched)
     config = ContinualStudyConfig(
         example="cognitive", arms=("l1", "full"), seeds=(0,), later_prices=(1.0,), n_steps=2, n_new_steps=2, n_trials=4
     )
@@ -345,4 +354,5 @@ def test_the_recurrent_network_learns_and_forgets_end_to_end(tmp_path):
     table = pd.read_parquet(tmp_path / "study" / "measurements.parquet")
     assert sorted(table.task.unique()) == sorted(TASKS)
     assert table.accuracy.between(0, 1).all()
+    assert (len(draws), len(set(draws))) == (6, 1)  # the same trials for both arms, at steps 0, 1 and 2
     assert (tmp_path / "study" / "report.html").is_file()
