@@ -18,7 +18,7 @@ SHORT: dict[str, Any] = {
 
 
 class Net(nn.Module):
-    """A normalised layer, a buffer, and a constant made in the forward pass."""
+    """A normalised layer, a buffer that is changed before it is used, and a constant made in the forward pass."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Net(nn.Module):
         self.register_buffer("scale", torch.rand(2, generator=g, dtype=torch.float64))
 
     def forward(self, x):
-        return self.layers(x) * self.get_buffer("scale") + torch.tensor(0.25, dtype=x.dtype)
+        return self.layers(x) * (2 * self.get_buffer("scale")).sqrt() + torch.tensor(0.25, dtype=x.dtype)
 
 
 def batches() -> list:

@@ -34,7 +34,7 @@ def compile_step(step: Callable[..., list[Tensor]], arguments: Sequence[Tensor])
     from torch._dynamo.exc import TorchDynamoException  # takes a second to import
 
     try:
-        graph = make_fx(step)(*arguments)
+        graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*arguments)  # twice as fast as "real"
     except RuntimeError as error:
         raise NotCompilable(f"the loss cannot be written as a graph ({_first_line(error)})") from error
     constants = _lift_constants(graph)
