@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -176,7 +176,6 @@ def _spatial(arguments: list[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
         print(HELP, end="")
         return 0 if arguments[:1] in (["--help"], ["-h"]) else 2
-    from .progress import for_terminal
     from .studies.spatial.config import SpatialArguments, SpatialStudyConfig
     from .studies.spatial.examples import EXAMPLES
     from .studies.spatial.page import verdict
@@ -189,22 +188,25 @@ def _spatial(arguments: list[str]) -> int:
         raise UsageError(_unknown("example", name, [*EXAMPLES, "continual"]))
     default = SpatialArguments(SpatialStudyConfig(example=cast(Any, name)))
     parsed = _parse(SpatialArguments, rest, f"emergence spatial {name}", default=default)
-    out = parsed.out or Path("runs") / f"spatial-{name}"
-    summary = run_spatial_study(parsed.study, out, progress=for_terminal(), n_workers=parsed.n_workers)
-    print(f"{verdict(summary)}\n{out / 'report.html'}")
-    return 0
+    return _study(run_spatial_study, parsed, Path("runs") / f"spatial-{name}", verdict)
 
 
 def _continual(arguments: list[str]) -> int:
-    from .progress import for_terminal
     from .studies.spatial.continual.config import ContinualArguments
     from .studies.spatial.continual.page import verdict
     from .studies.spatial.continual.study import run_continual_study
 
     parsed = _parse(ContinualArguments, arguments, "emergence spatial continual")
-    out = parsed.out or Path("runs") / f"spatial-continual-{parsed.study.example}"
-    summary = run_continual_study(parsed.study, out, progress=for_terminal(), n_workers=parsed.n_workers)
-    print(f"{verdict(summary)}\n{out / 'report.html'}")
+    return _study(run_continual_study, parsed, Path("runs") / f"spatial-continual-{parsed.study.example}", verdict)
+
+
+def _study(run: Callable[..., Any], parsed: Any, default_out: Path, verdict: Callable[..., str]) -> int:
+    from .progress import for_terminal
+
+    out = parsed.out or default_out
+    print(
+        f"{verdict(run(parsed.study, out, progress=for_terminal(), n_workers=parsed.n_workers))}\n{out / 'report.html'}"
+    )
     return 0
 
 

@@ -8,6 +8,7 @@ os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")  # its OpenMP pool w
 import numpy as np
 import pytest
 import torch
+from jaxtyping import config
 
 torch.set_num_threads(1)
 
@@ -20,6 +21,12 @@ def rng() -> np.random.Generator:
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(20261121)
+
+
+@pytest.fixture
+def as_users_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the checks of annotations that the tests switch on: what reaches a function must be refused by it."""
+    monkeypatch.setattr(config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,6 @@ import pandas as pd
 import pytest
 import torch
 from cases import seeded
-from jaxtyping import config
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from micro_study import contents
@@ -294,8 +293,8 @@ def test_a_worker_that_dies_is_reported_in_one_line(tmp_path):
         ({"example": "mnist"}, f"example must be one of {', '.join(EXAMPLES)}, got mnist"),
     ],
 )
-def test_impossible_settings_are_refused_before_any_work(monkeypatch, settings, message):
-    monkeypatch.setattr(config, "jaxtyping_disable", True)  # as users run: our own refusals are heard
+@pytest.mark.usefixtures("as_users_run")
+def test_impossible_settings_are_refused_before_any_work(settings, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         SpatialStudyConfig(**settings)
 

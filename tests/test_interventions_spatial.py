@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from jaxtyping import config
+from refusals import assert_refused
 from torch import nn
 
 from emergence.checkpoints import Checkpoints
@@ -328,12 +328,6 @@ def test_a_line_among_grids_lies_in_the_middle():
 # refusals
 
 
-@pytest.fixture
-def as_users_run(monkeypatch):
-    """Without the checks of annotations that the tests switch on: what reaches the function must be refused by it."""
-    monkeypatch.setattr(config, "jaxtyping_disable", True)
-
-
 class Residual(nn.Module):
     def __init__(self):
         super().__init__()
@@ -387,9 +381,7 @@ def shared() -> nn.Module:
 )
 @pytest.mark.usefixtures("as_users_run")
 def test_what_cannot_be_placed_is_refused_in_one_line(model, arguments, message):
-    with pytest.raises((ValueError, TypeError), match=message) as refused:
-        spatial.place(model, **arguments)
-    assert "\n" not in str(refused.value)
+    assert_refused(spatial.place, model, message=message, **arguments)
 
 
 @pytest.mark.usefixtures("as_users_run")

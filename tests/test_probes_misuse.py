@@ -14,7 +14,6 @@ import torch
 from cases import Case, HookedAttention, attention, initialized, left_as_found, mlp, seeded, squared_error
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from jaxtyping import config
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -32,11 +31,7 @@ from probes import (
     top_eigenvalues,
 )
 
-
-@pytest.fixture(autouse=True)
-def _as_users_run_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the run-time type checks of the tests: the library's own refusals are heard."""
-    monkeypatch.setattr(config, "jaxtyping_disable", True)
+pytestmark = pytest.mark.usefixtures("as_users_run")
 
 
 SGLD: dict[str, Any] = {

@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from jaxtyping import config
 from scipy.stats import chisquare
 
 from simulators import (
@@ -355,8 +354,8 @@ def test_wrong_arguments_are_named(rng):
         replace(trials.parameters, answer=np.array([17, 17]))
 
 
-def test_parameters_of_different_trials_are_refused(rng, monkeypatch):
-    monkeypatch.setattr(config, "jaxtyping_disable", True)
+@pytest.mark.usefixtures("as_users_run")
+def test_parameters_of_different_trials_are_refused(rng):
     trials = cognitive_trials("go", 2, rng=rng)
     with pytest.raises(ValueError, match=r"steps must have shape \(2, 5\), as task has 2 trials; got \(3, 5\)"):
         replace(trials.parameters, steps=np.zeros((3, 5), dtype=np.int64))
