@@ -22,7 +22,8 @@ class Spatial:
 
     Attributes:
         arm: which parts are on, see ``ARMS``. Swaps go by distance in every arm that has them.
-        strength: of the cost beside the loss (``lambda``).
+        strength: of the cost beside the loss (``lambda``). At the default a standard particle transformer (seed 0) ended
+            with 0.31 of the wire of plain training and 1.11 times its test loss; at 3e-5 with 0.64 and 1.02.
         schedule: ``(fraction of training, factor on strength)``, each from its fraction on.
         swap_every: steps between rounds of swaps.
         n_candidates: the most important neurons of each population that may move in a round.
@@ -33,7 +34,7 @@ class Spatial:
     """
 
     arm: ArmName = "full"
-    strength: float = 1e-3
+    strength: float = 1e-4
     schedule: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
     swap_every: int = 200
     n_candidates: int = 30
