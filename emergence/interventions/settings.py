@@ -22,7 +22,7 @@ class Spatial:
 
     Attributes:
         arm: which parts are on, see ``ARMS``. Swaps go by distance in every arm that has them.
-        strength: of the cost beside the loss (``lambda``). At the default a standard particle transformer (seed 0) ended
+        strength: of the cost beside the loss (``lambda``). At the default a standard particle transformer (seed 0) ends
             with 0.31 of the wire of plain training and 1.11 times its test loss; at 3e-5 with 0.64 and 1.02.
         schedule: ``(fraction of training, factor on strength)``, each from its fraction on.
         swap_every: steps between rounds of swaps.
