@@ -9,6 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+Scales = Sequence[float] | Float[np.ndarray, " scale"]
+"""Sizes of a noise, relative."""
+
 
 def finite_inputs(inputs: Tensor, name: str = "inputs") -> Tensor:
     """Return the inputs, cut from any graph.
@@ -50,7 +53,7 @@ def one_an_example(name: str, values: object, n_examples: int) -> Tensor:
     return values
 
 
-def positive_scales(scales: Sequence[float]) -> Float[np.ndarray, " scale"]:
+def positive_scales(scales: Scales) -> Float[np.ndarray, " scale"]:
     """Return the scales of a noise as an array.
 
     Raises:

@@ -38,7 +38,7 @@ class JacobianSpectrum:
         singular_values: layer to values, descending, as many as the smaller of the two sizes.
         rank: singular values that can be told from zero: over max(shape) times the rounding unit of the largest.
         condition: largest over smallest singular value at each input; infinite where the rank is not full, as it
-            always is behind a layer norm, which forgets mean and scale: see ``range_condition``.
+            always is behind a layer norm, which forgets the mean: see ``range_condition``.
         geometric_mean: of the condition number over inputs, a mean that heavy tails do not carry off; infinite where
             one of them is.
         geometric_mean_interval: 95 %, Student's t over inputs on the logarithmic scale; NaN for a single input or an

@@ -45,7 +45,7 @@ def called_in_order(model: nn.Module, layers: Sequence[str], run: Callable[[], A
     for name in names:
         if calls.count(name) > 1:
             raise ValueError(
-                f"layer {name!r} is called {calls.count(name)} times in one forward pass; "
+                f"layer {name!r} is called {calls.count(name)} times in one evaluation; "
                 "give each of its uses a submodule of its own"
             )
     return tuple(calls)

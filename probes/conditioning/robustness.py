@@ -15,7 +15,7 @@ from ..hooking import replaced_output
 from ..isolation import isolated
 from ..objective import batch_losses, checked_batches
 from ..protocols import Batches, LossFn
-from .arguments import check_count, positive_scales
+from .arguments import Scales, check_count, positive_scales
 from .averages import average
 from .layers import called_in_order
 
@@ -52,7 +52,7 @@ def layer_robustness(
     *,
     loss_fn: LossFn,
     layers: Sequence[str],
-    scales: Sequence[float],
+    scales: Scales,
     n_draws: int,
     generator: torch.Generator,
 ) -> LayerRobustness:

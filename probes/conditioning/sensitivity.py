@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..isolation import isolated
-from .arguments import check_count, finite_inputs, one_an_example, positive_scales
+from .arguments import Scales, check_count, finite_inputs, one_an_example, positive_scales
 from .averages import average
 
 
@@ -43,7 +42,7 @@ def perturbation_sensitivity(
     model: nn.Module,
     inputs: Tensor,
     *,
-    scales: Sequence[float],
+    scales: Scales,
     n_draws: int,
     generator: torch.Generator,
 ) -> Sensitivity:

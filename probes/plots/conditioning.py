@@ -20,7 +20,7 @@ def plot_gradient_conditioning(gradients: GradientConditioning, *, ax: Axes | No
     ax.set_xlabel("layer, in the order of the forward pass")
     ax.set_ylabel("|dLoss / d(output)|\n(loss per unit of activation)")
     ratio, slope = _between("{:.3g}", gradients.ratio_interval), _between("{:.2g}", gradients.slope_interval)
-    ax.set_title(f"largest / smallest {gradients.ratio:.3g} {ratio}, ln slope a layer {gradients.slope:.2g} {slope}")
+    ax.set_title(f"largest / smallest {gradients.ratio:.3g} {ratio}\nln slope a layer {gradients.slope:.2g} {slope}")
     return ax
 
 
@@ -71,18 +71,19 @@ def plot_perturbation_sensitivity(sensitivity: Sensitivity, *, ax: Axes | None =
 def plot_layer_robustness(robustness: LayerRobustness, *, ax: Axes | None = None) -> Axes:
     """Draw the loss that noise at each layer adds, with 95 % intervals, one colour a size of the noise."""
     ax = own_axes(ax)
+    largest, widths = np.abs(robustness.rise).max(), np.ptp(robustness.interval, axis=-1)
+    linear = max(np.median(widths) if np.isfinite(widths).all() else 0.0, 1e-3 * largest)
+    if largest > 10 * linear:  # many sizes: logarithmic beyond what the noise hides
+        ax.set_yscale("symlog", linthresh=linear)
     rows = zip(robustness.scales, robustness.rise.T, np.moveaxis(robustness.interval, 1, 0), strict=True)
     colors = palette(len(robustness.scales))
     shifts = np.linspace(-0.2, 0.2, len(colors)) if len(colors) > 1 else [0.0]
     for (scale, rise, interval), color, shift in zip(rows, colors, shifts, strict=True):
         _whiskered(ax, robustness.layers, rise, interval, shift=shift, color=color, label=f"{scale:g}")
     ax.axhline(0, color="black", linewidth=0.8)
-    linear = np.abs(robustness.rise).min()
-    if np.abs(robustness.rise).max() > 30 * linear:
-        ax.set_yscale("symlog", linthresh=max(float(linear), 1e-3 * float(np.abs(robustness.rise).max())))
     ax.set_xlabel("layer, in the order of the forward pass")
     ax.set_ylabel("loss with noise - loss without (loss)")
-    ax.set_title(f"loss without noise {robustness.clean:.3g}, {robustness.n_draws} draws; intervals over batches")
+    ax.set_title(f"loss without noise {robustness.clean:.3g}, {robustness.n_draws} draws; 95 % intervals over batches")
     ax.legend(title="noise / output\n(root mean square)", loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax
 
@@ -94,6 +95,7 @@ def plot_branch_ratio(ratio: BranchRatio, *, ax: Axes | None = None) -> Axes:
     ax.set_ylim(bottom=0)
     ax.set_xlabel("layer")
     ax.set_ylabel("E |branch|² / E |trunk|²")
+    ax.set_title(f"95 % intervals over {len(ratio.branch_power)} batches")
     return ax
 
 
