@@ -88,10 +88,11 @@ def gradient_conditioning(
     Cost: two forward passes and one backward pass a batch, and the graph of one batch in memory.
 
     Notes:
-        Where two layers lie closer together than their errors, the larger of them is larger by chance too and the
-        ratio is biased upwards. The interval is pivotal on the logarithmic scale, which takes the bias the bootstrap
-        sees off again, and is widened by Student's t for few batches. It held the truth in 94.6 % of 2000 worlds of
-        10 batches with layers well apart, and in 97.7 % of 2000 with two ties at either end.
+        Where layers lie closer together than their errors, the largest is largest by chance too and the ratio is
+        biased upwards. The interval is pivotal on the logarithmic scale, which takes off the bias that the bootstrap
+        sees, and is widened by Student's t for few batches. In 2000 worlds each of log-normal norms (0.3, half of it
+        common to the layers) it held the truth in 93.0, 93.7 and 94.8 % (4, 10 and 30 batches) with layers well
+        apart, in 92.8, 91.0 and 91.7 % with two tied at either end, in 92.8, 87.0 and 84.8 % with all four tied.
 
     References:
         Glorot & Bengio 2010, AISTATS, section 4.2, for gradients across depth; the ratio as a number is ours.
