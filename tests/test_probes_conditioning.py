@@ -293,6 +293,7 @@ def test_draws_of_one_input_are_no_independent_units(generator):
 # noise at a layer
 
 
+@pytest.mark.slow
 def test_noise_in_a_linear_regression_and_its_coverage(generator):
     """Noise s r at x, r the root mean square, raises E (w x - y)² by s² r² |w|². 150 worlds of 6 batches of 16."""
     w = torch.tensor([[2.0, -1.0, 0.5]], dtype=torch.float64)
