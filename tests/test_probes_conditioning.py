@@ -103,9 +103,11 @@ class Skipping(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.embed = linear(torch.eye(4))  # what the hook hands on has a graph already
         self.hook, self.inner, self.relu = nn.Identity(), linear(2 * torch.eye(4)), nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
         return 10 * x + self.relu(self.inner(self.hook(x)))
 
 
