@@ -129,7 +129,7 @@ def test_frozen_weights_have_gradients_at_their_outputs_too(rng):
 
 def test_a_dead_layer_is_infinitely_ill_conditioned(rng):
     dead = nn.Sequential(stack(1), linear(-torch.eye(6, dtype=torch.float64)), nn.ReLU(), stack(1))
-    batches = [(x.abs() @ dead[0][0].weight.detach(), y) for x, y in regression(3)]
+    batches = [(x.abs() @ next(dead[0].parameters()).detach(), y) for x, y in regression(3)]
     got = gradient_conditioning(dead, batches, loss_fn=squared_error, layers=["1", "2"], rng=rng)
     assert got.mean[0] == 0
     assert got.ratio == np.inf
@@ -167,7 +167,7 @@ def test_the_interval_of_the_ratio_covers_it(rng, means, band):
 
 def test_singular_values_of_a_linear_net_are_those_of_the_product():
     model = nn.Sequential(*(linear(normal(a, b, seed=a)) for b, a in pairwise((7, 6, 5, 4))))
-    product = torch.linalg.multi_dot([layer.weight.detach() for layer in reversed(model)])
+    product = torch.linalg.multi_dot([next(layer.parameters()).detach() for layer in reversed(list(model))])
     got = jacobian_spectrum(model, normal(3, 7))
     expected = torch.linalg.svdvals(product).numpy()
     np.testing.assert_allclose(got.singular_values["model"], np.tile(expected, (3, 1)), rtol=1e-12)
@@ -178,7 +178,9 @@ def test_singular_values_of_a_linear_net_are_those_of_the_product():
     layers = jacobian_spectrum(model, normal(3, 7), layers=["*"])
     assert layers.shapes == ((6, 7), (5, 6), (4, 5))
     for name, layer in model.named_children():
-        np.testing.assert_allclose(layers.singular_values[name][1], torch.linalg.svdvals(layer.weight.detach()))
+        np.testing.assert_allclose(
+            layers.singular_values[name][1], torch.linalg.svdvals(next(layer.parameters()).detach())
+        )
 
 
 def test_an_orthogonal_stack_is_an_isometry():

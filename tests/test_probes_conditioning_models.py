@@ -114,7 +114,7 @@ def test_tokens_may_enter_a_model_whose_layers_are_asked_for():
     model = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 4))
     tokens = torch.tensor([[1, 2], [3, 4], [5, 6]])
     got = jacobian_spectrum(model, tokens, layers=["1"])
-    expected = torch.linalg.svdvals(model[1].weight.detach()).repeat_interleave(2)
+    expected = torch.linalg.svdvals(next(model[1].parameters()).detach()).repeat_interleave(2)
     np.testing.assert_allclose(got.singular_values["1"], expected[None].expand(3, -1), rtol=1e-5)
 
 
