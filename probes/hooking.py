@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -26,6 +27,19 @@ def named_submodule(model: nn.Module, name: str) -> nn.Module:
     alike = [n for n in modules if n.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
     alike = alike or get_close_matches(name, modules, n=5) or [n for n in modules if n][:5]
     raise ValueError(f"model has no submodule {name!r}; alike: {', '.join(alike) or 'none, it has no submodules'}")
+
+
+def matching_submodules(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Names of the submodules that a name or glob pattern takes (``fnmatch``: a star also takes dots).
+
+    Raises:
+        ValueError: a name or pattern that matches none; the message lists names alike.
+    """
+    names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            named_submodule(model, pattern)  # refuses, with the names alike
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 @contextmanager

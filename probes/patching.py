@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .groups import Groups, error_of_sum, interval
-from .hooking import named_submodule, record_outputs, replaced_output
+from .hooking import matching_submodules, record_outputs, replaced_output
 from .isolation import isolated
 
 Metric = Callable[[Any], Tensor]
@@ -153,7 +152,7 @@ def patch_path(
     """
     patches = _checked_sites("senders", senders)
     (target,) = _checked_sites("receiver", [receiver]) if receiver is not None else (None,)
-    held = _matching(model, frozen)
+    held = matching_submodules(model, frozen)
     run = _Runs(model, metric)
     with isolated(model):
         known = record_outputs(model, [clean], [site.name for site in patches])
@@ -198,14 +197,6 @@ def _checked_sites(argument: str, sites: Sequence[str | Site]) -> list[Site]:
     if not found:
         raise ValueError(f"{argument} is empty; name at least one submodule")
     return found
-
-
-def _matching(model: nn.Module, patterns: Sequence[str]) -> list[str]:
-    names = [name for name, _ in model.named_modules(remove_duplicate=False)]
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            named_submodule(model, pattern)  # refuses, with the names alike
-    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 @contextmanager

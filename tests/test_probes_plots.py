@@ -137,6 +137,27 @@ def module_plots() -> dict:
     }
 
 
+def conditioning_plots() -> dict:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3))
+    x = [torch.randn(6, 4, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    common = {"loss_fn": lambda model, x: model(x).square().mean(), "layers": ["0", "2"]}
+    noise = {"scales": [0.1, 1.0], "n_draws": 3, "generator": torch.Generator().manual_seed(0)}
+    gradients = probes.gradient_conditioning(model, x, rng=rng(), **common)
+    spectrum = probes.jacobian_spectrum(model, x[0], layers=["0", "1", "2"])
+    sensitivity = probes.perturbation_sensitivity(model, x[0], **noise)
+    robustness = probes.layer_robustness(model, x, **common, **noise)
+    single = probes.layer_robustness(model, x[:1], **common, **noise)  # no interval
+    ratio = probes.branch_ratio(model, x, branches={"first": ("1", "0")})
+    return {
+        "gradient_conditioning": lambda **ax: plots.plot_gradient_conditioning(gradients, **ax),
+        "jacobian_spectrum": lambda **ax: plots.plot_jacobian_spectrum(spectrum, **ax),
+        "perturbation_sensitivity": lambda **ax: plots.plot_perturbation_sensitivity(sensitivity, **ax),
+        "layer_robustness": lambda **ax: plots.plot_layer_robustness(robustness, **ax),
+        "layer_robustness of one batch": lambda **ax: plots.plot_layer_robustness(single, **ax),
+        "branch_ratio": lambda **ax: plots.plot_branch_ratio(ratio, **ax),
+    }
+
+
 def check(draw) -> None:
     """On its own figure and on given axes: labels, something drawn, and a file that can be written."""
     with plots.theme():
@@ -183,6 +204,15 @@ def test_curves(name):
 @pytest.mark.parametrize("name", ["shuffle_test", "functional_clusters", "cluster_map", "cluster_ablation"])
 def test_modules(name):
     check(module_plots()[name])
+
+
+def test_conditioning():
+    draw = conditioning_plots()
+    for one in draw.values():
+        check(one)
+    (points,) = draw["branch_ratio"]().containers
+    assert points.lines[0].get_xdata().tolist() == [0]
+    assert [text.get_text() for text in draw["gradient_conditioning"]().get_xticklabels()] == ["0", "2"]
 
 
 def test_the_modules_drawn_are_those_of_the_results():

@@ -9,6 +9,13 @@ function draws on a figure of its own and returns its axes::
 """
 
 from .axes import theme
+from .conditioning import (
+    plot_branch_ratio,
+    plot_gradient_conditioning,
+    plot_jacobian_spectrum,
+    plot_layer_robustness,
+    plot_perturbation_sensitivity,
+)
 from .curves import plot_effective_potential, plot_law_fit, plot_onset, plot_over_steps, plot_tail
 from .heads import (
     plot_approach_preference,
@@ -26,6 +33,7 @@ from .tracking import plot_head_tracking, plot_hessian_blocks, plot_patching
 __all__ = [
     "plot_approach_preference",
     "plot_average_precision",
+    "plot_branch_ratio",
     "plot_cluster_ablation",
     "plot_cluster_map",
     "plot_distance_correlation",
@@ -33,10 +41,13 @@ __all__ = [
     "plot_effective_potential",
     "plot_eigenvalues",
     "plot_functional_clusters",
+    "plot_gradient_conditioning",
     "plot_head_ablation",
     "plot_head_tracking",
     "plot_hessian_blocks",
+    "plot_jacobian_spectrum",
     "plot_law_fit",
+    "plot_layer_robustness",
     "plot_llc_calibration",
     "plot_llc_traces",
     "plot_llcs",
@@ -44,6 +55,7 @@ __all__ = [
     "plot_onset",
     "plot_over_steps",
     "plot_patching",
+    "plot_perturbation_sensitivity",
     "plot_radial_attention",
     "plot_shuffle_test",
     "plot_spectral_density",
