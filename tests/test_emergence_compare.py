@@ -91,13 +91,15 @@ def test_a_row_holds_what_the_run_found_for_its_seed(tmp_path):
         "seconds": {"train": 30.0},
     }
 
-    class Planted(Run):
-        summary = planted
-        measurements = measured
-        cells = (("discs", 0), ("discs", 1), ("ghosts", 1))
-        checkpoints = staticmethod(lambda seed: SimpleNamespace(steps=[0, 9], load=lambda step: models[step == 9]))
-
-    (row,) = seed_table({"planted": Planted(tmp_path, micro(seeds=(1,)))}).to_dict("records")
+    at_steps = SimpleNamespace(steps=[0, 9], load=lambda step: models[step == 9])
+    found = {
+        "summary": planted,
+        "measurements": measured,
+        "cells": (("discs", 0), ("discs", 1), ("ghosts", 1)),
+        "checkpoints": lambda self, seed: at_steps,
+    }
+    run: Any = type("Planted", (Run,), found)(tmp_path, micro(seeds=(1,)))
+    (row,) = seed_table({"planted": run}).to_dict("records")
     assert row.pop("attention_wire") == pytest.approx(attention_wire(models[1]))
     assert row == {
         "run": "planted",
