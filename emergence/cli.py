@@ -80,7 +80,7 @@ emergence run --preset quick     a minute or so, to see it work
 emergence run                    the standard study, about five minutes on two cores
 emergence run --preset paper     five seeds, for a GPU or patience
 emergence run data.system:soft-spheres    the same on another system
-emergence spatial independence    half a minute a run: a network falls apart into its two modules
+emergence spatial independence    a minute a run: a network falls apart into its two modules
 emergence simulate hard-spheres --n-systems 1000 --animate film.gif film.html
 
 emergence COMMAND --help lists every option. A stopped command goes on where it was when it is given again.

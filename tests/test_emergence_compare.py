@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from emergence.cli import main
 from emergence.config import ModelConfig
 from emergence.interventions.settings import Spatial
 from emergence.model import ParticleTransformer
-from emergence.studies.compare.findings import attention_wire, compare, paired
+from emergence.run import Run, create_run
+from emergence.studies.compare.findings import attention_wire, compare, paired, seed_table
 from emergence.studies.compare.page import compare_runs
 
 
@@ -69,6 +71,50 @@ def test_runs_of_different_seeds_are_compared_on_what_they_share():
     assert summary["runs"][1]["onset_step"]["mean"] is None
 
 
+def head(seed: int, ap: float, onset: int | None, *, is_contact: bool) -> dict[str, Any]:
+    return {"seed": seed, "contact_ap": ap, "onset_step": onset, "is_contact_head": is_contact}
+
+
+def test_a_row_holds_what_the_run_found_for_its_seed(tmp_path):
+    """From a planted run of two seeds: earliest onset among contact heads, numbers of the last checkpoint."""
+    models = [ParticleTransformer(ModelConfig(1, 2, 8, 4, 8), 6, 4, torch.Generator().manual_seed(i)) for i in (0, 1)]
+    rows = [("llc", 0, 3.0), ("llc", 9, 5.0), ("hessian_trace", 0, 7.0), ("hessian_trace", 9, 8.0)]
+    measured = pd.DataFrame(
+        [("discs", 1, *row, np.nan, np.nan, np.nan, np.nan) for row in rows],
+        columns=["arm", "seed", "quantity", "step", "value", "standard_error", "layer", "head", "coordinate"],
+    )
+    heads = [head(0, 0.9, 1, is_contact=True), head(1, 0.2, 2, is_contact=False)]
+    heads += [head(1, 0.6, 30, is_contact=True), head(1, 0.7, 20, is_contact=True), head(1, 0.5, None, is_contact=True)]
+    planted = {
+        "heads": heads,
+        "loss": [{"seed": 0, "final": 9.0, "contact": 9.0}, {"seed": 1, "final": 0.1, "contact": 0.4}],
+        "seconds": {"train": 30.0},
+    }
+
+    at_steps = SimpleNamespace(steps=[0, 9], load=lambda step: models[step == 9])
+    found = {
+        "summary": planted,
+        "measurements": measured,
+        "cells": (("discs", 0), ("discs", 1), ("ghosts", 1)),
+        "checkpoints": lambda self, seed: at_steps,
+    }
+    run: Any = type("Planted", (Run,), found)(tmp_path, micro(seeds=(1,)))
+    (row,) = seed_table({"planted": run}).to_dict("records")
+    assert row.pop("attention_wire") == pytest.approx(attention_wire(models[1]))
+    assert row == {
+        "run": "planted",
+        "seed": 1,
+        "loss": 0.1,
+        "loss_contact": 0.4,
+        "n_contact_heads": 3,
+        "best_ap": 0.7,
+        "onset_step": 20,
+        "llc": 5.0,
+        "hessian_trace": 8.0,
+        "train_seconds": 10.0,
+    }
+
+
 def test_the_wire_of_attention_is_that_of_the_shortest_order():
     """A local network has short wire however its neurons are numbered."""
     model = ParticleTransformer(ModelConfig(1, 2, 8, 4, 8), 6, 4, torch.Generator().manual_seed(0))
@@ -77,13 +123,15 @@ def test_the_wire_of_attention_is_that_of_the_shortest_order():
     for is_local in (False, True):
         order = torch.randperm(8, generator=generator)
         places = (torch.arange(8) + 0.5) / 8
-        near = torch.exp(-((places[:, None] - places) ** 2) / 0.005) if is_local else torch.ones(8, 8)
+        near = torch.exp(-((places[:, None] - places) ** 2) / 0.005) if is_local else 3 * torch.ones(8, 8)
         with torch.no_grad():
             attention: Any = model.layers[0].attn
             for weights in (attention.W_Q, attention.W_K, attention.W_V):
                 weights.copy_(near[order].view(8, 2, 4).transpose(0, 1))
             attention.W_O.copy_(near[:, order].reshape(2, 4, 8))
+        before = [p.clone() for p in model.parameters()]
         wires.append(attention_wire(model))
+        assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
     assert wires[0] == pytest.approx((1 / 8) * np.abs(np.subtract.outer(range(8), range(8))).mean(), rel=1e-6)
     assert wires[1] < 0.35 * wires[0]
 
@@ -105,6 +153,6 @@ def test_what_cannot_be_compared_is_refused(folders, tmp_path):
         compare_runs([folders[0], folders[0]], tmp_path)
     with pytest.raises(FileNotFoundError, match="is no run folder"):
         compare_runs([folders[0], tmp_path / "nothing"], tmp_path)
-    other = run_study(micro(ghost_control=False, model=ModelConfig(1, 1, 8, 8, 8)), tmp_path / "other")
+    create_run(tmp_path / "other", micro(ghost_control=False, model=ModelConfig(1, 1, 8, 8, 8)))
     with pytest.raises(ValueError, match="other and plain differ in model"):
-        compare_runs([folders[0], other.folder], tmp_path)
+        compare_runs([folders[0], tmp_path / "other"], tmp_path)

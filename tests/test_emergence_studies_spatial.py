@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,12 +32,13 @@ from emergence.perceptron import Perceptron
 from emergence.progress import Silent
 from emergence.recurrent import ContinuousTimeRNN
 from emergence.studies.cells import run_cells
-from emergence.studies.spatial import examples, figures, page
+from emergence.studies.spatial import examples, figures, measuring, page
 from emergence.studies.spatial.config import SpatialRun, SpatialStudyConfig
 from emergence.studies.spatial.examples import EXAMPLES, example
 from emergence.studies.spatial.findings import mean_interval, summarize
 from emergence.studies.spatial.measuring import (
     _agreement,
+    _test,
     activity,
     cognitive_clusters,
     grid_cells,
@@ -48,7 +50,8 @@ from emergence.studies.spatial.study import run_spatial_study
 from emergence.studies.spatial.training import trained_run
 from emergence.tasks import Task
 from emergence.tasks.cognitive import CognitiveTask, task_accuracy
-from probes import functional_clusters, task_variance
+from probes import functional_clusters, graph_modularity, task_variance
+from probes.modularity import ShuffleTest
 from simulators import TASKS, cognitive_trials
 
 TINY = SpatialStudyConfig(arms=("none", "full"), seeds=(0, 1), n_steps=300, n_shuffles=5)
@@ -363,6 +366,13 @@ def test_every_example_has_a_loss_and_a_gradient(name):
 # training
 
 
+def test_the_price_of_a_run_is_its_strength_times_the_examples(tmp_path):
+    dear = replace(example("independence"), price_of_l1=3.0)
+    for arm, factor in (("l1", 3), ("l1_swap", 3), ("l1_local", 1), ("full", 1), ("none", 1)):
+        method = trained_run(tmp_path, SpatialRun(arm, 2.0, 0), dear)._method(dear.model(seeded()))
+        assert method.settings == replace(dear.spatial, arm=arm, strength=dear.spatial.strength * (2.0 * factor))
+
+
 def test_arms_of_a_seed_begin_alike_and_see_the_same_examples(study):
     runs = runs_of(study[0])
     none, full, other = (runs[name] for name in ("none_1/seed_0", "full_1/seed_0", "full_1/seed_1"))
@@ -447,7 +457,11 @@ def test_an_active_neuron_has_a_connection_in_and_one_out():
     found = measure_at(
         model, spatial.place(model, "line"), task, rng=np.random.default_rng(0), n_trials=2, n_shuffles=2
     )
-    assert next(m.value for m in found if m.quantity == "n_active") == 17
+    values = {m.quantity: m.value for m in found}
+    assert values["n_active"] == 17
+    graph, layers = whole_graph(model, spatial.place(model, "line"))
+    null = graph_modularity(graph, rng=np.random.default_rng(0), layers=layers, n_shuffles=2).test.null
+    assert values["graph_modularity_null"] == null.mean()  # of graphs with the same layers
 
 
 def test_a_network_without_connections_is_measured_without_communities():
@@ -512,6 +526,25 @@ def test_distances_from_the_null_are_in_its_standard_deviations():
     assert (entry["isolated_below_null"], entry["isolated_above_null"]) == (1, 1)
 
 
+def test_every_price_of_an_arm_has_an_entry_of_its_own():
+    table = pd.concat([rows("error", [0.1, 0.3]), rows("error", [0.5, 0.9], strength=2.0)])
+    found = summarize(table, SpatialStudyConfig())["arms"]
+    assert [(e["strength"], e["error"]["mean"]) for e in found] == [(1, pytest.approx(0.2)), (2, pytest.approx(0.7))]
+
+
+def test_a_shuffle_test_is_told_whole():
+    null = np.random.default_rng(0).normal(5, 2, 99)
+    found = {m.quantity: (m.value, m.standard_error) for m in _test("spread", ShuffleTest(1.0, null, "less"))}
+    low, high = np.quantile(null, [0.025, 0.975])
+    assert found.pop("spread_null") == (null.mean(), null.std(ddof=1))
+    assert {name: number for name, (number, _) in found.items()} == {
+        "spread": 1.0,
+        "spread_null_low": low,
+        "spread_null_high": high,
+        "spread_p_value": (1 + (null <= 1).sum()) / 100,
+    }
+
+
 def entry(arm: str, strength: float, error: float, neurons: float = 10, wire: float = 100) -> dict[str, Any]:
     means = {"error": error, "n_active": neurons, "wiring_count": wire}
     return {"arm": arm, "strength": strength, **{name: {"mean": float(mean)} for name, mean in means.items()}}
@@ -535,6 +568,11 @@ def test_the_verdict_compares_at_equal_error():
     assert page.verdict({"arms": arms[:2]}) == "The full method was not among the arms."
     perfect = [entry("l1", 1.0, 0.0, 11), entry("l1", 2.0, 0.1), entry("full", 1.0, 0.0)]
     assert "L1 at the price nearest in error: 0 on 11" in page.verdict({"arms": perfect})
+
+
+def test_the_page_shows_the_first_seed_at_the_price_nearest_the_examples_own():
+    settings = SpatialStudyConfig(arms=("none", "full"), seeds=(3, 1), strengths=(4.0, 0.5, 1.6))  # 1.6 < 1 / 0.5
+    assert page._shown(settings) == [SpatialRun("none", 1.0, 3), SpatialRun("full", 1.6, 3)]
 
 
 def test_the_published_figures_stand_beside_ours():
@@ -639,6 +677,28 @@ def small_cognitive(monkeypatch):
     )
     monkeypatch.setitem(examples._EXAMPLES, "cognitive", lambda: small)
     monkeypatch.setattr(page, "N_FRAMES", 1)
+    monkeypatch.setattr(measuring, "functional_clusters", partial(functional_clusters, n_subsamples=10))
+
+
+def assert_modules_by_brute_force(table, clusters, cells):
+    """Isolated units and spread, on the grid and by index among active units, and what shuffles make of the spread."""
+    numbers = table[table.coordinate.isna()].set_index("quantity")[["value", "standard_error"]]
+    found, units, labels = numbers.value, np.flatnonzero(clusters.active), clusters.labels[clusters.active]
+    assert (found.n_active, found.n_clusters) == (len(units), clusters.n_clusters)
+    assert tuple(numbers.loc["cluster_stability"]) == (clusters.stability.mean(), clusters.stability.std())
+    on_grid, by_index = np.array([cells[unit] for unit in units]), np.arange(len(units))[:, None]
+    for name, places in (("isolated", on_grid), ("isolated_by_index", by_index)):
+        is_mate = (abs(places[:, None] - places).sum(-1) == 1) & (labels[:, None] == labels)
+        assert found[name] == pytest.approx(1 - is_mate.any(1).mean())
+    sizes = np.bincount(labels)
+    for name, places, weights, share in (
+        ("cluster_spread", on_grid, np.ones(len(sizes)), len(units) - len(sizes)),
+        ("index_variance", by_index, 1 / sizes, (1 - 1 / sizes).sum()),
+    ):
+        spread = [len(own) * own.var(0).sum() for own in (places[labels == c] for c in range(len(sizes)))]
+        assert found[name] == pytest.approx(weights @ spread)
+        mean, sd = numbers.loc[f"{name}_null"]
+        assert abs(mean - share * places.var(0, ddof=1).sum()) < 4 * sd / np.sqrt(10_000)  # in closed form
 
 
 @pytest.mark.usefixtures("small_cognitive")
@@ -650,7 +710,8 @@ def test_the_recurrent_study_from_settings_to_page(tmp_path):
         trained = trained_run(tmp_path, run, settings.example_settings())
         model: Any = trained.load(10)[0]
         accuracy = table[(table.arm == run.arm) & (table.quantity == "accuracy")]
-        again = task_accuracy(model, rng=np.random.default_rng((2, 10)), n_trials=6)
+        draws = np.random.default_rng((2, 10))  # as the study seeded them
+        again = task_accuracy(model, rng=draws, n_trials=6)
         assert accuracy.value.tolist() == again.tolist()
         assert accuracy.coordinate.tolist() == list(range(20))
         assert accuracy.standard_error.tolist() == pytest.approx(np.sqrt(again * (1 - again) / 6).tolist())
@@ -664,6 +725,9 @@ def test_the_recurrent_study_from_settings_to_page(tmp_path):
             if w[i, j] > 1e-3
         )
         assert found["wiring_count"]["mean"] == pytest.approx(wire)
+        clusters = cognitive_clusters(model, draws, 6)
+        assert clusters is not None
+        assert_modules_by_brute_force(table[table.arm == run.arm], clusters, cells)
         assert {"isolated_z", "isolated_by_index_z", "cluster_spread_z", "n_clusters"} <= set(found)
     text = (tmp_path / "report.html").read_text()
     for said in (

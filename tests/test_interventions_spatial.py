@@ -52,10 +52,11 @@ def cases() -> dict[str, tuple[Any, torch.Tensor, Any]]:
         nn.Linear(16, 2),
     )
     normed[4].running_mean.normal_(generator=seeded(1))
+    normed[4].running_var.uniform_(0.5, 2, generator=seeded(1))
     layer = nn.TransformerEncoderLayer(12, 3, 24, dropout=0.0, batch_first=True)
     encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
     sequences = torch.randn(3, 5, 6, generator=seeded(2))
-    return {
+    found: dict[str, tuple[Any, torch.Tensor, Any]] = {
         "linear and norm": (normed, torch.randn(7, 4, generator=seeded(3)), "line"),
         "continuous time": (ContinuousTimeRNN(6, 36, 4, seeded()), sequences, "grid"),
         "rnn": (Recurrent(nn.RNN(6, 12, num_layers=2, batch_first=True)), sequences, "line"),
@@ -65,6 +66,11 @@ def cases() -> dict[str, tuple[Any, torch.Tensor, Any]]:
         "encoder": (nn.Sequential(nn.Linear(6, 12), encoder, nn.Linear(12, 4)), sequences, "line"),
         "particles": (ParticleTransformer(ModelConfig(2, 3, 12, 4, 24), 6, 4, seeded()), sequences, "line"),
     }
+    with torch.no_grad():  # norms and some biases begin all alike, and would not show a permutation
+        for model, _, _ in found.values():
+            for p in model.parameters():
+                p += 0.1 * torch.randn(p.shape, generator=seeded(4))
+    return found
 
 
 def double(case: tuple[Any, torch.Tensor, Any]) -> tuple[Any, torch.Tensor, Any]:
@@ -168,6 +174,13 @@ def test_the_mean_divides_each_tensor_by_its_size():
     by_sum, by_mean = (spatial.place(model, "line", reduction=r) for r in ("sum", "mean"))
     costs = [spatial.wiring_cost(model, p, biases=False).item() for p in (by_sum, by_mean)]
     assert costs[0] == pytest.approx(12 * costs[1], rel=1e-13)
+    of_biases = [spatial.wiring_cost(model, p).item() - c for p, c in zip((by_sum, by_mean), costs, strict=True)]
+    assert of_biases[0] == pytest.approx(4 * of_biases[1], rel=1e-12)
+
+
+def test_the_defaults_are_those_of_the_symbolic_examples():
+    placement = spatial.place(perceptron([3, 4], seeded()), "line")
+    assert (placement.locality, placement.layer_gap, placement.reduction) == (1.0, 0.1, "sum")
 
 
 def test_tokens_have_no_place_and_folds_share_theirs():
@@ -277,6 +290,62 @@ def test_heads_move_whole():
     assert torch.equal(queries, values)
 
 
+def test_the_most_important_heads_move_first():
+    """Importance counts queries, keys and values; with one candidate no other head is offered a place."""
+    model: Any = ParticleTransformer(ModelConfig(1, 3, 6, 2, 4), 6, 4, seeded())
+    attention = model.blocks[0].attn
+    for heaviest, name in ((0, "W_V"), (1, "W_V"), (2, "W_Q")):
+        with torch.no_grad():
+            for p in attention.parameters():
+                p.zero_()
+            for head in range(3):  # each belongs one third of the line further on
+                third = 2 * ((head + 1) % 3)
+                attention.W_Q[head, third : third + 2] = 1 + 0.1 * head
+                getattr(attention, name)[head, third : third + 2] += 9 * (head == heaviest)
+        placement = spatial.keep_numbers(in_turn(spatial.place(model, "line"), "blocks"))
+        heads = [m[1:] for m in spatial.swap(model, placement, n_candidates=1).moved if m[0].endswith("heads")]
+        assert heads == [(heaviest, (heaviest + 1) % 3)]
+
+
+def test_equals_are_not_exchanged():
+    """Rounding must not send neurons round and round that need the same wire, yet the smallest saving is taken."""
+    model = ContinuousTimeRNN(3, 30, 2, seeded()).double()
+    with torch.no_grad():
+        for w in model.parameters():
+            w.fill_(0.1)
+    placement = spatial.place(model, {"*": None, "cell": "ring"})
+    assert spatial.swap(model, placement).moved == ()
+    with torch.no_grad():
+        model.cell.weight_hh[0, 15] += 1e-6  # across the ring
+    places = placement.positions["cell"]
+    across, beside = ((places[0] - places[other]).abs().sum().item() for other in (15, 1))
+    assert spatial.swap(model, placement).saved == pytest.approx(1e-6 * (across - beside), rel=1e-6)
+
+
+def test_layers_that_are_not_named_stay_as_they_are():
+    model: Any = nn.ModuleDict({name: perceptron([4, 12, 2], seeded()) for name in ("left", "right")}).double()
+    right = {name: p.clone() for name, p in model["right"].named_parameters()}
+    x = torch.randn(5, 4, dtype=torch.float64, generator=seeded(1))
+    before = model["left"](x).detach()
+    placement = spatial.place(model, "line", layers=["left.linear0", "left.linear1"])
+    assert spatial.swap(model, placement).orders.keys() >= {"left.linear0"}
+    assert all(torch.equal(right[name], p) for name, p in model["right"].named_parameters())
+    torch.testing.assert_close(model["left"](x), before, rtol=0, atol=1e-12)
+
+
+def test_a_wiring_of_your_own_places_what_no_stack_tells():
+    """Neurons of a residual stream: written by two layers, read by two."""
+    model, x = Residual().double(), torch.randn(3, 4, dtype=torch.float64, generator=seeded(1))
+    axes = [spatial.Axis(f"{layer}.{kind}", (0,)) for layer in "ab" for kind in ("weight", "bias")]
+    reads = [spatial.Axis(f"{layer}.weight", (1,)) for layer in "bc"]
+    stream = spatial.Population("stream", 8, (*axes, *reads))
+    wiring = spatial.Wiring({"stream": stream}, (spatial.Connection("stream", "stream", reads[0], axes[2]),))
+    placement = spatial.place(model, "line", wiring=wiring, example=x)
+    before = model(x).detach()
+    assert spatial.swap(model, placement).moved
+    torch.testing.assert_close(model(x), before, rtol=0, atol=1e-12)
+
+
 # layouts
 
 
@@ -286,8 +355,13 @@ def test_layouts():
     assert grid[:, 0].tolist() == [0.25] * 3 + [0.75] * 3
     assert grid[:3, 1].tolist() == pytest.approx([1 / 6, 0.5, 5 / 6])
     assert torch.equal(spatial.Grid().positions(400), spatial.Grid((20, 20)).positions(400))
+    assert torch.equal(spatial.Grid().positions(14), spatial.Grid((2, 7)).positions(14))
+    right, top, left, bottom = [0.9, 0.5], [0.5, 0.9], [0.1, 0.5], [0.5, 0.1]
+    torch.testing.assert_close(spatial.Ring(0.4).positions(4), torch.tensor([right, top, left, bottom]).double())
     ring = spatial.Ring().positions(10)
     assert torch.linalg.vector_norm(ring - 0.5, dim=1).tolist() == pytest.approx([0.25] * 10)
+    apart = torch.linalg.vector_norm(ring - ring.roll(1, 0), dim=1)  # chords of a tenth of a circle
+    assert apart.tolist() == pytest.approx([0.5 * np.sin(np.pi / 10)] * 10)
     assert spatial.Grid((2, 3, 4)).positions(24).shape == (24, 3)
 
 
@@ -376,7 +450,13 @@ def shared() -> nn.Module:
         (nn.Sequential(nn.Linear(4, 4)), {"layout": "line", "layers": ["0", "0"]}, "is named twice"),
         (nn.LSTM(4, 6, bidirectional=True), {"layout": "line"}, "must run one way"),
         (nn.Sequential(nn.Linear(4, 4), nn.Embedding(3, 4)), {"layout": "line"}, "must be the first layer"),
+        (nn.Sequential(nn.Embedding(3, 4), nn.Linear(4, 4), nn.Linear(8, 2)), {"layout": "line"}, "reads 8 numbers"),
         (Residual(), {"layout": "line", "example": torch.randn(3, 4)}, "exchanging neurons of 'a' changes"),
+        (
+            Perceptron([4, 4, 2], seeded()),
+            {"layout": "line", "example": torch.full((3, 4), torch.nan)},
+            "by nan: something",
+        ),
     ],
 )
 @pytest.mark.usefixtures("as_users_run")
@@ -473,10 +553,37 @@ def test_a_killed_run_resumes_at_the_same_bits(tmp_path):
     assert not torch.equal(places.positions["input"], spatial.Line().positions(4))  # else the state tests nothing
 
 
+@pytest.mark.parametrize("arm", spatial.ARMS)
+def test_each_arm_pays_and_swaps_for_what_its_name_says(arm):
+    model = perceptron([4, 12, 2], seeded()).double()
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 4, dtype=torch.float64)).sum().backward()
+    optimizer.step()
+    placement = spatial.place(model, "line", locality=2.0, layer_gap=0.3)
+    settings = spatial.Spatial(arm, 0.5, ((0.0, 1.0), (0.5, 10.0)), swap_every=10, n_candidates=1, biases_from=0.75)
+    method = spatial.SpatialTraining(model, placement, settings, 100)
+    locality = 2.0 if arm in ("l1_local", "full") else 0.0
+    for step, price, biases in ((1, 0.5, False), (75, 5.0, False), (76, 5.0, True)):  # 76 is the first past 3/4
+        cost = spatial.wiring_cost(model, spatial.place(model, "line", locality=locality, layer_gap=0.3), biases=biases)
+        penalty = method.penalty(step)
+        assert (0 if penalty is None else penalty.item()) == pytest.approx(0 if arm == "none" else price * cost.item())
+    weights, moments = (t.clone() for t in (model.linear0.weight, optimizer.state[model.linear0.weight]["exp_avg"]))
+    for step in (1, 9, 11):
+        method.after_step(step, optimizer)
+    assert torch.equal(model.linear0.weight, weights)
+    method.after_step(20, optimizer)
+    if arm not in ("l1_swap", "full"):
+        assert torch.equal(model.linear0.weight, weights)
+        return
+    order = [int((weights == row).all(1).nonzero()) for row in model.linear0.weight]
+    assert sum(place != neuron for place, neuron in enumerate(order)) == 2  # the one candidate and its partner
+    assert torch.equal(optimizer.state[model.linear0.weight]["exp_avg"], moments[order])
+
+
 def test_each_arm_has_its_parts(tmp_path):
     costs = {}
     for arm in spatial.ARMS:
-        model, _, _ = run(tmp_path / arm, arm, n_steps=400)
+        model, _, _ = run(tmp_path / arm, arm, n_steps=200)
         costs[arm] = spatial.wiring_cost(model, spatial.place(model, "line")).item()
     assert costs["none"] > costs["l1"] > costs["l1_local"] > 0
     assert costs["l1_swap"] < costs["l1"]

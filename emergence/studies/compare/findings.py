@@ -26,7 +26,8 @@ QUANTITIES = {
     "attention_wire": "wire of attention, per unit of weight",
     "train_seconds": "training, seconds a seed",
 }
-"""Quantities and what the page calls them. ``onset_step`` is missing where no head is a contact head."""
+"""Quantities and what the page calls them. ``onset_step`` is missing where no head is a contact head; seconds are
+in the row of the first seed alone."""
 
 ROUNDS = 20
 """Rounds of swaps at most that put a network in its shortest order before its wire is measured."""
@@ -84,6 +85,11 @@ def attention_wire(model: nn.Module) -> float:
     return length / total
 
 
+def _train_seconds(run: Run) -> float:
+    """One number a run, as all its seeds are timed together."""
+    return run.summary["seconds"].get("train", np.nan) / len(list(run.cells))
+
+
 def _of_seed(run: Run, seed: int) -> dict[str, float]:
     summary = run.summary
     heads = [head for head in summary["heads"] if head["seed"] == seed]
@@ -102,5 +108,5 @@ def _of_seed(run: Run, seed: int) -> dict[str, float]:
         "llc": curves.at("llc", last),
         "hessian_trace": curves.at("hessian_trace", last),
         "attention_wire": attention_wire(checkpoints.load(last)),
-        "train_seconds": summary["seconds"].get("train", np.nan) / len(list(run.cells)),
+        "train_seconds": _train_seconds(run) if seed == run.config.seeds[0] else np.nan,
     }

@@ -85,7 +85,7 @@ def difference_rows(summary: dict[str, Any]) -> list[list[str]]:
                 low, high = difference["interval"]
                 spread = "" if low is None else f" [{_number(low)}, {_number(high)}]"
                 p = difference["p_value"]
-                cells = [_number(difference["mean"]) + spread, "–" if p is None else f"{p:.3f}", str(difference["n"])]
+                cells = [_number(difference["mean"]) + spread, "–" if p is None else _p_value(p), str(difference["n"])]
             rows.append([entry["run"], label, "–" if mean is None else _number(mean), *cells])
     return rows
 
@@ -110,6 +110,10 @@ def _opened(folders: Sequence[Path | str]) -> dict[str, Run]:
 def _excludes_zero(difference: dict[str, Any]) -> bool:
     low, high = difference["interval"]
     return low is not None and (low > 0 or high < 0)
+
+
+def _p_value(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def _number(value: float) -> str:

@@ -130,7 +130,7 @@ def _cognitive() -> Example:
             n_checkpoints=24,
             max_gradient_norm=1.0,
         ),
-        price_of_l1=3.0,
+        price_of_l1=1.5,
     )
 
 
