@@ -18,7 +18,7 @@ linear stack of L layers has its singular values in ``[(1 - a)^L, (1 + a)^L]``.
 """
 
 from ..settings import Structured, StructureName
-from .convert import convert, export
+from .convert import convert, export, is_structured
 from .correction import Correction, correction_penalty, correction_ratios
 from .low_rank import LowRankDiagonal
 from .orthogonal import Orthogonal
@@ -47,4 +47,5 @@ __all__ = [
     "correction_penalty",
     "correction_ratios",
     "export",
+    "is_structured",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import nn
@@ -15,12 +16,14 @@ from .layers import ends, find_layers, weight_names
 from .shaping import Shaping, Structure
 from .structures import named_structure
 
+_DEFAULT_CORRECTION = Correction()
+
 
 def convert(
     model: nn.Module,
     layers: str | Iterable[str],
     structure: Structure | StructureName = "orthogonal",
-    correction: Correction | None = Correction(),
+    correction: Correction | None = _DEFAULT_CORRECTION,
     *,
     generator: torch.Generator,
 ) -> nn.Module:
@@ -99,16 +102,26 @@ def export(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: nothing in the model is structured.
     """
-    exported = copy.deepcopy(model)
-    n_shaped = 0
-    for module in list(exported.modules()):
-        if not is_parametrized(module):
-            continue
-        for kind, chain in list(module.parametrizations.items()):
-            if any(isinstance(step, Shaping) for step in chain):
-                chain.eval()  # shaping a weight in training mode may move it
-                remove_parametrizations(module, kind, leave_parametrized=True)
-                n_shaped += 1
-    if not n_shaped:
+    if not is_structured(model):
         raise ValueError("model has no structured layer to export; it is plain already")
+    exported = copy.deepcopy(model)
+    for module in exported.modules():
+        if isinstance(module, Shaping):
+            module.eval()  # in training mode a look at the weight may move it
+    for module, kinds in [(module, _shaped(module)) for module in exported.modules()]:
+        for kind in kinds:
+            remove_parametrizations(module, kind, leave_parametrized=True)
     return exported
+
+
+def is_structured(model: nn.Module) -> bool:
+    """Whether some weight of the model takes its shape from a structure."""
+    return any(_shaped(module) for module in model.modules())
+
+
+def _shaped(module: nn.Module) -> list[str]:
+    """Names of the weights of this very module that are structured."""
+    if not is_parametrized(module):
+        return []
+    chains = cast(dict[str, nn.ModuleList], dict(cast(nn.ModuleDict, module.parametrizations)))
+    return [kind for kind, chain in chains.items() if isinstance(chain[0], Shaping)]

@@ -11,7 +11,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from probes.isolation import check_values
 
-from .correction import has_correction
+from .correction import branch_of
 
 _NAMED = (("W_Q", "W_K", "W_V", "W_O"), ("W_in", "W_out"))
 """TransformerLens' names of the weights of an attention layer and of an MLP; inputs on the last but one axis."""
@@ -45,10 +45,9 @@ def find_layers(model: nn.Module, layers: str | Iterable[str]) -> list[str]:
     patterns = [layers] if isinstance(layers, str) else list(layers)
     if not patterns:
         raise ValueError("layers is empty; give names or patterns of layers")
-    inside = {
-        id(m) for corrected in model.modules() if has_correction(corrected) for m in corrected.correction.modules()
-    }
-    known = [name for name, m in model.named_modules() if weight_names(m) and id(m) not in inside]
+    branches = [branch for module in model.modules() if (branch := branch_of(module))]
+    inside = {part for branch in branches for part in branch.modules()}
+    known = [name for name, module in model.named_modules() if weight_names(module) and module not in inside]
     chosen: set[str] = set()
     for pattern in patterns:
         if not isinstance(pattern, str):
@@ -75,7 +74,7 @@ def _check_weights(model: nn.Module, names: Sequence[str]) -> None:
         owners.setdefault(parameter, []).append(name)
     for name in names:
         module = model.get_submodule(name)
-        if is_parametrized(module) or has_correction(module):
+        if is_parametrized(module) or branch_of(module):
             raise ValueError(f"layer {name!r} is converted already; convert the plain model, or export it first")
         for weight in (getattr(module, kind) for kind in weight_names(module)):
             if len(owners[weight]) > 1:
