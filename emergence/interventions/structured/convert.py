@@ -68,7 +68,8 @@ def convert(
     converted = copy.deepcopy(model)
     for (name, kind), shaping in shapings.items():
         module = converted.get_submodule(name)
-        register_parametrization(module, kind, shaping.train(module.training))
+        register_parametrization(module, kind, shaping)
+        cast(nn.ModuleDict, module.parametrizations).train(module.training)
     if correction is not None:
         for name in names:
             _correct(converted.get_submodule(name), correction, generator)
@@ -109,9 +110,21 @@ def export(model: nn.Module) -> nn.Module:
         if isinstance(module, Shaping):
             module.eval()  # in training mode a look at the weight may move it
     for module, kinds in [(module, _shaped(module)) for module in exported.modules()]:
+        if kinds:
+            _own_class(module)
         for kind in kinds:
             remove_parametrizations(module, kind, leave_parametrized=True)
     return exported
+
+
+def _own_class(module: nn.Module) -> None:
+    """Part from the class that torch made for a parametrised module.
+
+    It holds the weights' properties, and a copy shares it with its original: removing them would take them from both.
+    """
+    cls = type(module)
+    body = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
+    module.__class__ = type(cls.__name__, cls.__bases__, body)
 
 
 def is_structured(model: nn.Module) -> bool:
