@@ -10,6 +10,7 @@ import json
 import platform
 import time
 from pathlib import Path
+from typing import Any
 
 import interleaved
 import numpy as np
@@ -48,7 +49,9 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     plain = Perceptron([options.width] * (options.depth + 1), generator)
     x = torch.randn(options.batch, options.width, generator=generator)
-    kinds = [(name, None) for name in structured.STRUCTURES] + [("orthogonal", structured.Correction())]
+    kinds: list[tuple[Any, Any]] = [(name, None) for name in structured.STRUCTURES] + [
+        ("orthogonal", structured.Correction())
+    ]
     contestants = {"plain": Contestant(plain, x)}
     for name, correction in kinds:
         model = structured.convert(plain, "linear*", name, correction, generator=generator)
