@@ -17,7 +17,7 @@ from simulators import (
     VibratedBox,
 )
 
-from .interventions.settings import Plain, Spatial
+from .interventions.settings import Plain, Spatial, Structured
 
 AnySystem = (
     HardSpheres
@@ -29,7 +29,7 @@ AnySystem = (
     | ChargedParticles
     | SpringNetwork
 )
-AnyIntervention = Plain | Spatial
+AnyIntervention = Plain | Spatial | Structured
 PresetName = Literal["quick", "standard", "paper"]
 
 

@@ -192,12 +192,11 @@ class Run:
         """Checkpoints of one training run."""
         from .checkpoints import Checkpoints
         from .data import count_features
-        from .model import make_model
+        from .interventions.begin import initial_model
 
-        n_features, n_outputs = count_features(self.config.data.system)
-        config = self.config.model
+        settings, sizes = self.config.intervention, (self.config.model, *count_features(self.config.data.system))
         return Checkpoints(
-            self.folder / "checkpoints" / arm / f"seed_{seed}", lambda: make_model(config, n_features, n_outputs)
+            self.folder / "checkpoints" / arm / f"seed_{seed}", lambda: initial_model(settings, *sizes, seed=seed)
         )
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -17,6 +18,10 @@ Parameters = None | str | Iterable[str] | Mapping[str, Tensor]
 
 HEAD_WEIGHTS = ("W_Q", "W_K", "W_V", "W_O")
 """TransformerLens' names of an attention layer's weights, the heads on the first axis."""
+
+_HEAD_TENSOR = re.compile(
+    rf"(?P<layer>(.*?\.)?)(parametrizations\.)?(?P<kind>{'|'.join(HEAD_WEIGHTS)})(\.original\d*)?"
+)
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,8 @@ def group_by_tensors(selections: Mapping[str, ParameterSelection]) -> dict[tuple
 def head_parameters(model: nn.Module) -> dict[str, dict[str, Tensor]]:
     """Masks of the weights of every attention head of a TransformerLens-style model.
 
-    A head is its slices of W_Q, W_K, W_V and W_O; biases are left out, as those of the keys have no effect.
+    A head is its slices of W_Q, W_K, W_V and W_O; biases are left out, as those of the keys have no effect. A weight
+    under ``torch.nn.utils.parametrize`` counts by the tensors it is made from, if the heads stand on their first axis.
 
     Args:
         model: with submodules that hold the four weights as trainable parameters, heads on the first axis.
@@ -129,18 +135,21 @@ def head_parameters(model: nn.Module) -> dict[str, dict[str, Tensor]]:
     Raises:
         ValueError: no submodule holds the four, or they disagree on the number of heads (grouped queries).
     """
+    layers: dict[str, dict[str, list[str]]] = {}
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    for name in parameters:
+        if found := _HEAD_TENSOR.fullmatch(name):
+            layers.setdefault(found["layer"], {}).setdefault(found["kind"], []).append(name)
     heads = {}
-    for prefix in [name.removesuffix("W_Q") for name in parameters if name.split(".")[-1] == "W_Q"]:
-        weights = {f"{prefix}{kind}": parameters.get(f"{prefix}{kind}") for kind in HEAD_WEIGHTS}
-        found = {name: w for name, w in weights.items() if w is not None}
-        if len(found) < len(HEAD_WEIGHTS):
+    for layer, kinds in layers.items():
+        if len(kinds) < len(HEAD_WEIGHTS):
             continue
-        numbers = {name: len(w) for name, w in found.items()}
+        weights = {name: parameters[name] for kind in HEAD_WEIGHTS for name in kinds[kind]}
+        numbers = {name: len(w) for name, w in weights.items()}
         if len(set(numbers.values())) > 1:
             raise ValueError(f"model: heads stand on the first axis, but its lengths are {numbers}; give masks instead")
-        for head in range(numbers[f"{prefix}W_Q"]):
-            heads[f"{prefix}head{head}"] = {name: _slice_mask(w, head) for name, w in found.items()}
+        for head in range(next(iter(numbers.values()))):
+            heads[f"{layer}head{head}"] = {name: _slice_mask(w, head) for name, w in weights.items()}
     if not heads:
         raise ValueError(f"model has no submodule with trainable {', '.join(HEAD_WEIGHTS)}; give masks instead")
     return heads

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 ArmName = Literal["none", "l1", "l1_local", "l1_swap", "full"]
 ARMS: tuple[ArmName, ...] = ("none", "l1", "l1_local", "l1_swap", "full")
 """No price, plain L1, L1 with distance, L1 with swaps, and all of it: the arms of Liu, Gan & Tegmark 2023."""
+
+StructureName = Literal[
+    "orthogonal", "spectral", "antisymmetric", "low_rank_diagonal", "block_diagonal", "circulant", "masked"
+]
 
 
 @dataclass(frozen=True)
@@ -66,3 +70,32 @@ class Spatial:
     def cost(self) -> dict[str, Any]:
         """The arguments of ``spatial.place`` that say what wire costs."""
         return {"locality": self.locality, "layer_gap": self.layer_gap, "reduction": self.reduction}
+
+
+@dataclass(frozen=True)
+class Structured:
+    """Structured layers with a correction beside them, see ``emergence.interventions.structured``.
+
+    Attributes:
+        structure: of the weights; on the transformer's rectangular weights antisymmetric and circulant are refused.
+        layers: names or glob patterns of the layers converted.
+        correction: scale of the nonlinear branch beside each; zero is structure alone.
+        penalty: strength, beside the loss, of the mean share of the correction in the layers' outputs.
+    """
+
+    structure: StructureName = "orthogonal"
+    layers: tuple[str, ...] = ("blocks.*.attn", "blocks.*.mlp")
+    correction: float = 0.1
+    penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.structure not in get_args(StructureName):
+            names = ", ".join(get_args(StructureName))
+            raise ValueError(f"structured.structure must be one of {names}, got {self.structure!r}")
+        if not self.layers:
+            raise ValueError("structured.layers is empty; give names or patterns of layers")
+        for name in ("correction", "penalty"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"structured.{name} must be zero or positive and finite, got {getattr(self, name)}")
+        if self.penalty > 0 and self.correction == 0:
+            raise ValueError(f"structured.penalty={self.penalty} has no correction to weigh; set structured.correction")

@@ -11,7 +11,7 @@ from torch import nn
 
 from ...curves import Curves
 from ...findings import without_nan
-from ...interventions import spatial
+from ...interventions import spatial, structured
 from ...run import Run
 from ..spatial.findings import mean_interval
 
@@ -71,6 +71,8 @@ def attention_wire(model: nn.Module) -> float:
     Any network can be laid out so that it looks long; each is measured in the shortest order that swaps of neurons and
     heads find, so plain training is not charged for the arbitrary order it began with.
     """
+    if structured.is_structured(model):
+        model = structured.export(model)
     placement = spatial.keep_numbers(spatial.place(model, "line", layer_gap=0.0))
     for _ in range(ROUNDS):
         if not spatial.swap(model, placement).moved:
