@@ -13,16 +13,6 @@ from jaxtyping import config
 torch.set_num_threads(1)
 
 
-MADE_ONCE = ("micro_run", "folders", "study", "finished")
-"""Fixtures that hold a finished run: their tests go to one worker, since each worker would make its own."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        for fixture in set(MADE_ONCE) & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group(fixture))
-
-
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20261121)

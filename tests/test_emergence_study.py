@@ -274,6 +274,7 @@ for delay in [*map(float, delays), None]:
 """Starts the command again and again and kills it after each delay, then lets it finish. Forking spares the imports."""
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_and_resumed_gives_the_same_bytes(micro_run, tmp_path):
     (tmp_path / "micro.toml").write_text(TOML)
     (tmp_path / "driver.py").write_text(DRIVER)
@@ -338,6 +339,7 @@ def test_a_corrupted_table_is_not_silently_the_same(micro_run):
         pd.testing.assert_frame_equal(table, open_run(micro_run.folder).measurements, check_exact=True)
 
 
+@pytest.mark.slow
 def test_a_study_under_an_intervention_resumes_at_the_same_bytes(tmp_path):
     """Wire has a price, places are exchanged, and heads keep their numbers: the report is that of any study."""
     intervention = Spatial(strength=1e-2, swap_every=10, reduction="mean", layer_gap=0.5, locality=2.0)

@@ -509,6 +509,7 @@ def test_the_example_of_the_docstring_runs(generator):
     torch.testing.assert_close(names["plain"](loader[0][0]), names["model"](loader[0][0]), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_study_trains_converted_models_and_opens_them_again(tmp_path):
     settings = Structured(penalty=0.1)
     run_study(micro(intervention=settings, ghost_control=False), tmp_path / "run")

@@ -136,6 +136,7 @@ def test_choice_over_five_hundred_curves(noise, least_right, most_wrong):
     assert counts["wrong"] <= most_wrong, counts
 
 
+@pytest.mark.slow
 def test_interval_covers():
     # 100 curves: 95 % +- 2.2 %; four standard errors either way leave [86 %, 100 %]
     assert coverage(100, 30, 0.02, 0.7) >= 0.86

@@ -68,6 +68,7 @@ def test_noise_free_kink_is_found(kind, rng):
     assert found.p_value == pytest.approx(1 / 500)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", ["linear", "log"])
 def test_onset_beats_level_shifts_and_its_interval_covers(grid):
     # 50 curves: coverage 95 % has standard error 3 %; the floor is 90 % less two and a half
