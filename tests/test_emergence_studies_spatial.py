@@ -368,7 +368,8 @@ def test_every_example_has_a_loss_and_a_gradient(name):
 
 def test_the_price_of_a_run_is_its_strength_times_the_examples(tmp_path):
     dear = replace(example("independence"), price_of_l1=3.0)
-    for arm, factor in (("l1", 3), ("l1_swap", 3), ("l1_local", 1), ("full", 1), ("none", 1)):
+    factors: dict[Any, int] = {"l1": 3, "l1_swap": 3, "l1_local": 1, "full": 1, "none": 1}
+    for arm, factor in factors.items():
         method = trained_run(tmp_path, SpatialRun(arm, 2.0, 0), dear)._method(dear.model(seeded()))
         assert method.settings == replace(dear.spatial, arm=arm, strength=dear.spatial.strength * (2.0 * factor))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -124,7 +124,7 @@ def _own_class(module: nn.Module) -> None:
     """
     cls = type(module)
     body = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
-    module.__class__ = type(cls.__name__, cls.__bases__, body)
+    module.__class__ = cast(Any, type(cls.__name__, cls.__bases__, body))
 
 
 def is_structured(model: nn.Module) -> bool:
