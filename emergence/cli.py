@@ -75,6 +75,7 @@ HELP = """usage: emergence COMMAND [options]
   spatial EXAMPLE   neurons placed in space, wire that costs: independence, feature-sharing, composition, two-moons,
                     modular-addition, cognitive
   spatial continual   the same, then new tasks: what they cost the old ones
+  structured TASK   structured layers against three controls, over depth: regression, digits, breast-cancer, diabetes
 
 emergence run --preset quick     a minute or so, to see it work
 emergence run                    the standard study, about five minutes on two cores
@@ -87,7 +88,7 @@ emergence COMMAND --help lists every option. A stopped command goes on where it 
 """
 
 
-COMMANDS = ["run", "simulate", "train", "probe", "report", "compare", "spatial"]
+COMMANDS = ["run", "simulate", "train", "probe", "report", "compare", "spatial", "structured"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,6 +125,8 @@ def _command(command: str, rest: list[str]) -> int:
         return _stage(command, rest)
     if command == "spatial":
         return _spatial(rest)
+    if command == "structured":
+        return _structured(rest)
     if command == "compare":
         return _compare(rest)
     raise UsageError(_unknown("command", command, COMMANDS))
@@ -198,6 +201,22 @@ def _continual(arguments: list[str]) -> int:
 
     parsed = _parse(ContinualArguments, arguments, "emergence spatial continual")
     return _study(run_continual_study, parsed, Path("runs") / f"spatial-continual-{parsed.study.example}", verdict)
+
+
+def _structured(arguments: list[str]) -> int:
+    if not arguments or arguments[0].startswith("-"):
+        print(HELP, end="")
+        return 0 if arguments[:1] in (["--help"], ["-h"]) else 2
+    from .studies.structured.config import TASKS, StructuredArguments, StructuredStudyConfig
+    from .studies.structured.page import verdict
+    from .studies.structured.study import run_structured_study
+
+    task, *rest = arguments
+    if task not in TASKS:
+        raise UsageError(_unknown("task", task, TASKS))
+    default = StructuredArguments(StructuredStudyConfig(task=task))
+    parsed = _parse(StructuredArguments, rest, f"emergence structured {task}", default=default)
+    return _study(run_structured_study, parsed, Path("runs") / f"structured-{task}", verdict)
 
 
 def _study(run: Callable[..., Any], parsed: Any, default_out: Path, verdict: Callable[..., str]) -> int:

@@ -1,0 +1,1 @@
+"""Structured layers against three controls, over depth and width, on regression and on real data."""

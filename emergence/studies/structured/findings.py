@@ -1,0 +1,77 @@
+"""From the table of a structured study to its findings: each arm at its own best learning rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from probes import conditioning_bound
+
+from ...findings import without_nan
+from ..compare.findings import paired
+from ..spatial.findings import mean_interval
+from .config import StructuredStudyConfig
+
+QUANTITIES = {
+    "error": "error on test",
+    "train_loss": "training loss",
+    "gradient_ratio": "gradient, largest over smallest layer",
+    "condition": "condition number of the hidden layers",
+    "sensitivity": "sensitivity to noise on the input",
+    "noise_rise": "rise of the loss, noise at a layer",
+    "noise_rise_worst": "rise of the loss, at the worst layer",
+    "correction_ratio": "correction's share of a layer's output",
+}
+SHOWN_SCALE = 0.1
+"""Noise, in units of what it is added to, at which sensitivity and robustness are told; all are in the table."""
+CELL = ["arm", "depth", "width"]
+
+
+def chosen_rates(table: pd.DataFrame) -> pd.DataFrame:
+    """The learning rate of every arm, depth and width with the least validation error, a mean over seeds."""
+    last: Any = table[(table.quantity == "validation_error") & (table.moment == "end")]
+    means = last.groupby([*CELL, "learning_rate"]).value.mean().reset_index()
+    return means.loc[means.groupby(CELL).value.idxmin(), [*CELL, "learning_rate"]]
+
+
+def seed_table(table: pd.DataFrame) -> pd.DataFrame:
+    """One row an arm, depth, width, moment and seed, at the chosen rate; one column a quantity, layers averaged."""
+    at_rate = table.merge(chosen_rates(table))
+    shown = at_rate[at_rate.quantity.isin(list(QUANTITIES))]
+    per_scale = shown.quantity.isin(["sensitivity", "noise_rise", "noise_rise_worst"])
+    shown = shown[~per_scale | (shown.coordinate == SHOWN_SCALE)]
+    index = [*CELL, "learning_rate", "n_parameters", "moment", "seed"]
+    return shown.pivot_table(index=index, columns="quantity", values="value").reset_index()
+
+
+def summarize(table: pd.DataFrame, config: StructuredStudyConfig) -> dict[str, Any]:
+    """Findings: means over seeds with intervals at the end of training, and differences of the structured arm."""
+    seeds = seed_table(table)
+    ended = seeds[seeds.moment == "end"]
+    quantities = [q for q in QUANTITIES if q in ended]
+    entries = []
+    for (arm, depth, width), rows in ended.groupby(CELL, sort=False):
+        entry: dict[str, Any] = {"arm": arm, "depth": int(depth), "width": int(width)}
+        entry["learning_rate"] = float(rows.learning_rate.iloc[0])
+        entry["n_parameters"] = int(rows.n_parameters.iloc[0])
+        entry["condition_bound"] = float(conditioning_bound(config.correction, int(depth)))
+        ours = ended[(ended.arm == "structured") & (ended.depth == depth) & (ended.width == width)].set_index("seed")
+        for quantity in quantities:
+            entry[quantity] = mean_interval(rows[quantity].to_numpy(float))
+            if arm != "structured" and len(ours):
+                entry[f"{quantity}_difference"] = paired(ours[quantity] - rows.set_index("seed")[quantity])
+        entries.append(entry)
+    return without_nan({"task": config.task, "seeds": list(config.seeds), "arms": entries})
+
+
+def wins(summary: dict[str, Any], quantity: str) -> dict[str, tuple[int, int, int]]:
+    """How often structured layers are better, undecided and worse than each control: by intervals of the difference."""
+    counts: dict[str, list[int]] = {}
+    for entry in summary["arms"]:
+        difference = entry.get(f"{quantity}_difference")
+        if difference is None or difference["interval"][0] is None:
+            continue
+        low, high = difference["interval"]
+        counts.setdefault(entry["arm"], [0, 0, 0])[0 if high < 0 else 2 if low > 0 else 1] += 1
+    return {arm: (count[0], count[1], count[2]) for arm, count in counts.items()}

@@ -1,0 +1,95 @@
+"""What is measured of a network before and after training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from probes import (
+    Measurement,
+    gradient_conditioning,
+    jacobian_spectrum,
+    layer_robustness,
+    perturbation_sensitivity,
+)
+from probes.protocols import LossFn
+
+from ...interventions import structured
+from ...tasks.examples import Examples, ExampleTask
+from .networks import LAYERS
+
+N_BATCHES, BATCH = 8, 32
+N_INPUTS = 16
+"""Inputs at which the Jacobian of the hidden stack is taken; our choice."""
+SCALES = (0.01, 0.1, 1.0)
+"""Of the noise, in units of the root mean square of what it is added to; our choice."""
+
+
+def measure(
+    model: nn.Sequential,
+    task: ExampleTask,
+    validation: Examples,
+    *,
+    has_correction: bool,
+    rng: np.random.Generator,
+    generator: torch.Generator,
+) -> Iterator[Measurement]:
+    """Errors, gradients across depth, the Jacobian of the hidden layers, sensitivity, robustness, corrections."""
+    yield Measurement("error", task.error(model))
+    yield Measurement("validation_error", ExampleTask(task.train, validation).error(model))
+    yield Measurement("train_loss", task.loss(model, task.train).item())
+    batches = list(zip(*(t[: N_BATCHES * BATCH].split(BATCH) for t in task.train), strict=True))
+    yield from _gradients(model, task, batches, rng)
+    yield from _jacobian(model, task.test.inputs[:N_INPUTS])
+    yield from _noise(model, task, batches, generator)
+    if has_correction:
+        yield from _corrections(model, batches)
+
+
+def loss_of(task: ExampleTask) -> LossFn:
+    """The task's loss as probes call it."""
+    return lambda model, batch: task.loss(model, Examples(*batch))
+
+
+def _gradients(
+    model: nn.Module, task: ExampleTask, batches: Sequence, rng: np.random.Generator
+) -> Iterator[Measurement]:
+    found = gradient_conditioning(model, batches, loss_fn=loss_of(task), layers=[LAYERS], rng=rng)
+    yield Measurement("gradient_ratio", found.ratio)
+    yield Measurement("gradient_slope", found.slope, found.slope_standard_error)
+    for depth, (value, error) in enumerate(zip(found.mean, found.standard_error, strict=True)):
+        yield Measurement("gradient_norm", float(value), float(error), coordinate=float(depth))
+
+
+def _jacobian(model: nn.Sequential, inputs: torch.Tensor) -> Iterator[Measurement]:
+    """Of the hidden layers together, from the first one's input to the last one's output."""
+    with torch.no_grad():
+        start = model.get_submodule("inputs")(inputs)
+    spectrum = jacobian_spectrum(model[1:-1], start)
+    (values,) = spectrum.singular_values.values()
+    yield Measurement("condition", float(spectrum.geometric_mean[0]))
+    yield Measurement("largest_singular_value", float(values.max(axis=1).mean()))
+    yield Measurement("smallest_singular_value", float(values.min(axis=1).mean()))
+
+
+def _noise(model: nn.Module, task: ExampleTask, batches: Sequence, generator: torch.Generator) -> Iterator[Measurement]:
+    options = {"scales": SCALES, "n_draws": 4, "generator": generator}
+    inputs = perturbation_sensitivity(model, task.test.inputs[:64], **options)
+    layers = layer_robustness(model, batches[:2], loss_fn=loss_of(task), layers=[LAYERS], **options)
+    for index, scale in enumerate(SCALES):
+        yield Measurement("sensitivity", inputs.value[index], inputs.standard_error[index], coordinate=scale)
+        yield Measurement("noise_rise", float(layers.rise[:, index].mean()), coordinate=scale)
+        yield Measurement("noise_rise_worst", float(layers.rise[:, index].max()), coordinate=scale)
+
+
+def _corrections(model: nn.Module, batches: Sequence) -> Iterator[Measurement]:
+    """Share of the correction in each hidden layer's output."""
+    model.train()
+    with torch.no_grad():
+        model(batches[0][0])
+    ratios = structured.correction_ratios(model.eval())
+    for depth, ratio in enumerate(ratios.values()):
+        yield Measurement("correction_ratio", float(ratio), coordinate=float(depth))

@@ -1,0 +1,80 @@
+"""Deep networks that differ in their hidden layers alone, with as many numbers to learn."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ...interventions import structured
+from .config import ArmName, StructuredStudyConfig
+
+LAYERS = "layer*"
+"""Glob pattern of the hidden layers."""
+
+
+class Layer(nn.Module):
+    """``tanh(W x + b)``, at the scale at which signals neither grow nor shrink with depth."""
+
+    def __init__(self, width: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.linear = drawn_linear(width, width, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Read the layer below."""
+        return torch.tanh(self.linear(x))
+
+
+class ResidualLayer(nn.Module):
+    """``x + V tanh(U x + b) + c``; what a layer adds begins so small that ``depth`` of them add up to order one."""
+
+    def __init__(self, width: int, hidden: int, depth: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.inner = drawn_linear(width, hidden, generator)
+        self.outer = drawn_linear(hidden, width, generator, gain=1 / math.sqrt(depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add to the layer below."""
+        return x + self.outer(torch.tanh(self.inner(x)))
+
+
+def deep_network(
+    arm: ArmName,
+    depth: int,
+    width: int,
+    sizes: tuple[int, int],
+    config: StructuredStudyConfig,
+    generator: torch.Generator,
+) -> nn.Sequential:
+    """Return a network of ``depth`` hidden layers between two affine maps.
+
+    A structured layer of width ``w`` with its correction has 1.5 w^2 numbers and a few; affine layers get the width,
+    layers with a skip connection the inner width, at which they have as many.
+    """
+    hidden_width = round(math.sqrt(1.5) * width) if arm == "plain" else width
+    network = nn.Sequential()
+    network.add_module("inputs", drawn_linear(sizes[0], hidden_width, generator))
+    for index in range(depth):
+        layer = (
+            ResidualLayer(width, round(0.75 * width), depth, generator)
+            if arm == "residual"
+            else Layer(hidden_width, generator)
+        )
+        network.add_module(f"layer{index}", layer)
+    network.add_module("outputs", drawn_linear(hidden_width, sizes[1], generator))
+    if arm in ("plain", "residual"):
+        return network
+    correction = structured.Correction(scale=config.correction) if arm == "structured" else None
+    converted = structured.convert(network, f"{LAYERS}.linear", config.structure, correction, generator=generator)
+    assert isinstance(converted, nn.Sequential)
+    return converted
+
+
+def drawn_linear(n_in: int, n_out: int, generator: torch.Generator, *, gain: float = 1.0) -> nn.Linear:
+    """An affine map of normal weights with variance ``gain^2 / n_in``, biases zero (Glorot & Bengio 2010, eq. 10)."""
+    linear = nn.Linear(n_in, n_out, device="meta").to_empty(device="cpu")
+    with torch.no_grad():
+        linear.weight.normal_(0, gain / math.sqrt(n_in), generator=generator)
+        linear.bias.zero_()
+    return linear

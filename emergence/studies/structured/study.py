@@ -1,0 +1,85 @@
+"""A study of structured layers from settings to page."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from ...checkpoints import Checkpoints
+from ...interventions.settings import Structured
+from ...interventions.structured import StructuredTraining
+from ...progress import Progress
+from ...training import missing_steps, train
+from ..study import run_method_study
+from .config import StructuredRun, StructuredStudyConfig
+from .measuring import measure
+from .networks import deep_network
+from .task import sizes, study_task
+
+
+def run_structured_study(
+    config: StructuredStudyConfig, out: Path | str, *, progress: Progress | None = None, n_workers: int = 0
+) -> dict[str, Any]:
+    """Train and measure every run of a study in ``out`` and write its page; called again, it goes on where it was.
+
+    Args, returns and errors as in ``run_method_study``.
+    """
+    from .findings import summarize
+    from .page import write_page
+
+    return run_method_study(
+        config,
+        out,
+        config.runs,
+        work=_train_and_measure,
+        summarize=summarize,
+        write_page=write_page,
+        progress=progress,
+        n_workers=n_workers,
+    )
+
+
+def _train_and_measure(cell: tuple[Path, StructuredStudyConfig, StructuredRun]) -> pd.DataFrame:
+    """Train one run; measure it as it began and as it ended. All arms of a seed see the same examples."""
+    folder, config, run = cell
+    task, validation = study_task(config.task, rng=np.random.default_rng((run.seed, 1)))
+    training = config.training(run.learning_rate)
+
+    def make_model() -> nn.Module:
+        generator = torch.Generator().manual_seed(run.seed)
+        return deep_network(run.arm, run.depth, run.width, sizes(task), config, generator)
+
+    checkpoints = Checkpoints(folder / "checkpoints" / run.name, make_model)
+    if missing_steps(training, checkpoints):
+        model = make_model()
+        price = config.penalty if run.arm == "structured" else 0.0
+        method = StructuredTraining(model, Structured(penalty=price))
+        try:
+            train(model, task, training, seed=run.seed, checkpoints=checkpoints, intervention=method)
+        except FloatingPointError:  # this learning rate is not one to choose
+            return _table([("end", "validation_error", np.nan, np.inf, np.nan)], run, model)
+    rows = []
+    for moment, step in (("begin", 0), ("end", training.n_steps)):
+        model = checkpoints.load(step)
+        assert isinstance(model, nn.Sequential)
+        found = measure(
+            model,
+            task,
+            validation,
+            has_correction=run.arm == "structured",
+            rng=np.random.default_rng((run.seed, 2)),
+            generator=torch.Generator().manual_seed(run.seed),
+        )
+        rows += [(moment, m.quantity, m.coordinate, m.value, m.standard_error) for m in found]
+    return _table(rows, run, make_model())
+
+
+def _table(rows: list[tuple[Any, ...]], run: StructuredRun, model: nn.Module) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=["moment", "quantity", "coordinate", "value", "standard_error"])
+    return table.assign(**asdict(run), n_parameters=sum(p.numel() for p in model.parameters()))
