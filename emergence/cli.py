@@ -213,7 +213,7 @@ def _structured(arguments: list[str]) -> int:
 
     task, *rest = arguments
     if task not in TASKS:
-        raise UsageError(_unknown("task", task, TASKS))
+        raise UsageError(_unknown("task", task, [*TASKS]))
     default = StructuredArguments(StructuredStudyConfig(task=task))
     parsed = _parse(StructuredArguments, rest, f"emergence structured {task}", default=default)
     return _study(run_structured_study, parsed, Path("runs") / f"structured-{task}", verdict)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from cases import seeded
+from refusals import assert_refused
+from sklearn.datasets import load_breast_cancer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,6 +19,7 @@ from emergence.recurrent import ContinuousTimeRNN
 from emergence.tasks import Task
 from emergence.tasks.classes import modular_addition, two_moons
 from emergence.tasks.cognitive import N_INPUTS, N_OUTPUTS, CognitiveTask, task_accuracy
+from emergence.tasks.datasets import dataset_task
 from emergence.tasks.examples import Examples, ExampleTask
 from emergence.tasks.symbolic import FORMULAS, symbolic_task
 from simulators import TASKS, cognitive_trials
@@ -236,3 +239,43 @@ def test_accuracy_of_those_who_know_and_those_who_do_not():
     assert all(shares[task] == 0 for task in TASKS if task not in matching)
     mean = np.mean([shares[task] for task in matching])
     assert abs(mean - 0.5) < 4 * 0.5 / math.sqrt(4 * 50)
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "n_inputs", "classes"),
+    [("digits", 1797, 64, 10), ("breast-cancer", 569, 30, 2), ("diabetes", 442, 10, 0)],
+)
+def test_real_data_are_whole_standardized_and_apart(name, n, n_inputs, classes):
+    task = dataset_task(name, rng=rng())
+    n_train, n_test = len(task.train.inputs), len(task.test.inputs)
+    assert (n_train + n_test, task.train.inputs.shape[1], n_test) == (n, n_inputs, n // 4)
+    assert len(task.input_names) == n_inputs
+    mean, deviation = task.train.inputs.mean(0), task.train.inputs.std(0, correction=0)
+    torch.testing.assert_close(mean, torch.zeros(n_inputs), rtol=0, atol=1e-5)
+    assert all(abs(d - 1) < 1e-4 or d == 0 for d in deviation.tolist())  # some pixels are never lit
+    assert abs(task.test.inputs.mean()) < 4 / math.sqrt(n_test)  # columns that all rise together count as one
+    if classes:
+        assert task.train.targets.unique().tolist() == list(range(classes))
+        assert len(task.target_names) == classes
+    else:
+        assert task.train.targets.shape == (n_train, 1)
+        assert task.train.targets.std(correction=0).item() == pytest.approx(1, abs=1e-5)
+    again, other = dataset_task(name, rng=rng()), dataset_task(name, rng=rng(1))
+    assert torch.equal(task.test.inputs, again.test.inputs)
+    assert not torch.equal(task.test.targets, other.test.targets)
+
+
+def test_inputs_and_targets_of_real_data_belong_together():
+    data: Any = load_breast_cancer()
+    task = dataset_task("breast-cancer", rng=rng())
+    of_row = {tuple(row): target for row, target in zip(data.data.round(4).tolist(), data.target, strict=True)}
+    order = rng().permutation(len(data.data))
+    test, train = order[: len(data.data) // 4], order[len(data.data) // 4 :]
+    back = task.test.inputs.double().numpy() * data.data[train].std(0) + data.data[train].mean(0)
+    assert np.abs(back - data.data[test]).max() < 1e-2
+    assert task.test.targets.tolist() == [of_row[tuple(row)] for row in data.data[test].round(4).tolist()]
+
+
+def test_unknown_data_and_fractions_are_refused():
+    assert_refused(dataset_task, "mnist", rng=rng(), message="name must be one of digits, breast-cancer, diabetes")
+    assert_refused(dataset_task, "digits", rng=rng(), test_fraction=1.0, message="test_fraction must leave examples")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from probes import conditioning_bound
@@ -16,8 +17,8 @@ from .config import StructuredStudyConfig
 QUANTITIES = {
     "error": "error on test",
     "train_loss": "training loss",
-    "gradient_ratio": "gradient, largest over smallest layer",
-    "condition": "condition number of the hidden layers",
+    "gradient_ratio": "log10 gradient, largest over smallest layer",
+    "condition": "log10 condition number of the hidden layers",
     "sensitivity": "sensitivity to noise on the input",
     "noise_rise": "rise of the loss, noise at a layer",
     "noise_rise_worst": "rise of the loss, at the worst layer",
@@ -55,7 +56,7 @@ def summarize(table: pd.DataFrame, config: StructuredStudyConfig) -> dict[str, A
         entry: dict[str, Any] = {"arm": arm, "depth": int(depth), "width": int(width)}
         entry["learning_rate"] = float(rows.learning_rate.iloc[0])
         entry["n_parameters"] = int(rows.n_parameters.iloc[0])
-        entry["condition_bound"] = float(conditioning_bound(config.correction, int(depth)))
+        entry["condition_bound"] = float(np.log10(conditioning_bound(config.correction, int(depth))))
         ours = ended[(ended.arm == "structured") & (ended.depth == depth) & (ended.width == width)].set_index("seed")
         for quantity in quantities:
             entry[quantity] = mean_interval(rows[quantity].to_numpy(float))

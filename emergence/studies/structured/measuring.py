@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -19,11 +20,13 @@ from probes.protocols import LossFn
 
 from ...interventions import structured
 from ...tasks.examples import Examples, ExampleTask
-from .networks import LAYERS
+from .networks import hidden_layers
 
 N_BATCHES, BATCH = 8, 32
 N_INPUTS = 16
 """Inputs at which the Jacobian of the hidden stack is taken; our choice."""
+LEAST = 1e-16
+"""Share of the largest singular value below which double precision tells nothing."""
 SCALES = (0.01, 0.1, 1.0)
 """Of the noise, in units of the root mean square of what it is added to; our choice."""
 
@@ -37,7 +40,10 @@ def measure(
     rng: np.random.Generator,
     generator: torch.Generator,
 ) -> Iterator[Measurement]:
-    """Errors, gradients across depth, the Jacobian of the hidden layers, sensitivity, robustness, corrections."""
+    """Errors, gradients across depth, the Jacobian of the hidden layers, sensitivity, robustness, corrections.
+
+    Ratios and singular values as decimal logarithms.
+    """
     yield Measurement("error", task.error(model))
     yield Measurement("validation_error", ExampleTask(task.train, validation).error(model))
     yield Measurement("train_loss", task.loss(model, task.train).item())
@@ -57,28 +63,29 @@ def loss_of(task: ExampleTask) -> LossFn:
 def _gradients(
     model: nn.Module, task: ExampleTask, batches: Sequence, rng: np.random.Generator
 ) -> Iterator[Measurement]:
-    found = gradient_conditioning(model, batches, loss_fn=loss_of(task), layers=[LAYERS], rng=rng)
-    yield Measurement("gradient_ratio", found.ratio)
+    found = gradient_conditioning(model, batches, loss_fn=loss_of(task), layers=hidden_layers(model), rng=rng)
+    yield Measurement("gradient_ratio", float(np.log10(found.ratio)))
     yield Measurement("gradient_slope", found.slope, found.slope_standard_error)
     for depth, (value, error) in enumerate(zip(found.mean, found.standard_error, strict=True)):
         yield Measurement("gradient_norm", float(value), float(error), coordinate=float(depth))
 
 
 def _jacobian(model: nn.Sequential, inputs: torch.Tensor) -> Iterator[Measurement]:
-    """Of the hidden layers together, from the first one's input to the last one's output."""
+    """Of the hidden layers together, in double precision: single would call singular what is only badly conditioned."""
+    exact = copy.deepcopy(model).double()
     with torch.no_grad():
-        start = model.get_submodule("inputs")(inputs)
-    spectrum = jacobian_spectrum(model[1:-1], start)
-    (values,) = spectrum.singular_values.values()
-    yield Measurement("condition", float(spectrum.geometric_mean[0]))
-    yield Measurement("largest_singular_value", float(values.max(axis=1).mean()))
-    yield Measurement("smallest_singular_value", float(values.min(axis=1).mean()))
+        start = exact.get_submodule("inputs")(inputs.double())
+    (values,) = jacobian_spectrum(exact[1:-1], start).singular_values.values()
+    largest, smallest = values.max(axis=1), values.min(axis=1)
+    yield Measurement("condition", float(np.log10(largest / np.maximum(smallest, largest * LEAST)).mean()))
+    yield Measurement("largest_singular_value", float(np.log10(largest).mean()))
+    yield Measurement("smallest_singular_value", float(np.log10(np.maximum(smallest, largest * LEAST)).mean()))
 
 
 def _noise(model: nn.Module, task: ExampleTask, batches: Sequence, generator: torch.Generator) -> Iterator[Measurement]:
     options = {"scales": SCALES, "n_draws": 4, "generator": generator}
     inputs = perturbation_sensitivity(model, task.test.inputs[:64], **options)
-    layers = layer_robustness(model, batches[:2], loss_fn=loss_of(task), layers=[LAYERS], **options)
+    layers = layer_robustness(model, batches[:2], loss_fn=loss_of(task), layers=hidden_layers(model), **options)
     for index, scale in enumerate(SCALES):
         yield Measurement("sensitivity", inputs.value[index], inputs.standard_error[index], coordinate=scale)
         yield Measurement("noise_rise", float(layers.rise[:, index].mean()), coordinate=scale)

@@ -10,9 +10,6 @@ from torch import Tensor, nn
 from ...interventions import structured
 from .config import ArmName, StructuredStudyConfig
 
-LAYERS = "layer*"
-"""Glob pattern of the hidden layers."""
-
 
 class Layer(nn.Module):
     """``tanh(W x + b)``, at the scale at which signals neither grow nor shrink with depth."""
@@ -66,9 +63,20 @@ def deep_network(
     if arm in ("plain", "residual"):
         return network
     correction = structured.Correction(scale=config.correction) if arm == "structured" else None
-    converted = structured.convert(network, f"{LAYERS}.linear", config.structure, correction, generator=generator)
+    converted = structured.convert(
+        network,
+        [f"{name}.linear" for name in hidden_layers(network)],
+        config.structure,
+        correction,
+        generator=generator,
+    )
     assert isinstance(converted, nn.Sequential)
     return converted
+
+
+def hidden_layers(network: nn.Module) -> list[str]:
+    """Names of the hidden layers, in the order in which they run."""
+    return [name for name, _ in network.named_children() if name.startswith("layer")]
 
 
 def drawn_linear(n_in: int, n_out: int, generator: torch.Generator, *, gain: float = 1.0) -> nn.Linear:
