@@ -39,7 +39,7 @@ def chosen_rates(table: pd.DataFrame) -> pd.DataFrame:
 def seed_table(table: pd.DataFrame) -> pd.DataFrame:
     """One row an arm, depth, width, moment and seed, at the chosen rate; one column a quantity, layers averaged."""
     at_rate = table.merge(chosen_rates(table))
-    shown = at_rate[at_rate.quantity.isin(list(QUANTITIES))]
+    shown: Any = at_rate[at_rate.quantity.isin(list(QUANTITIES))]
     per_scale = shown.quantity.isin(["sensitivity", "noise_rise", "noise_rise_worst"])
     shown = shown[~per_scale | (shown.coordinate == SHOWN_SCALE)]
     index = [*CELL, "learning_rate", "n_parameters", "moment", "seed"]
@@ -48,7 +48,7 @@ def seed_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def summarize(table: pd.DataFrame, config: StructuredStudyConfig) -> dict[str, Any]:
     """Findings: means over seeds with intervals at the end of training, and differences of the structured arm."""
-    seeds = seed_table(table)
+    seeds: Any = seed_table(table)  # pandas' types cannot tell a table from a column
     ended = seeds[seeds.moment == "end"]
     quantities = [q for q in QUANTITIES if q in ended]
     entries = []
