@@ -116,6 +116,7 @@ def test_planted_exponent_lies_in_the_interval_and_the_standard_error_agrees(noi
         assert half == pytest.approx(1.96 * fit.standard_errors["power_law"]["p"], rel=0.4)
 
 
+@pytest.mark.slow
 def test_choice_is_right_nine_times_in_ten_at_five_percent_noise():
     counts = verdicts(60, 200, 4, 0.05, seed=1)
     assert counts["right"] >= 54, counts

@@ -53,6 +53,7 @@ def replicates(case: str, preconditioner: Rmsprop | None) -> list[Any]:
     return [mean_estimate(d) for d in nbeta * (got.loss_trace - got.init_loss).reshape(N_REPLICATES, 4, n_draws)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", PRECONDITIONERS)
 @pytest.mark.parametrize("case", CASES)
 def test_intervals_cover_the_exact_expectation(case, sampler):
