@@ -184,11 +184,6 @@ class ParticleTransformer(HookedRootModule):
         return cast(list[Block], list(self.blocks))
 
 
-def make_model(config: ModelConfig, n_features: int, n_outputs: int) -> ParticleTransformer:
-    """A model whose weights wait to be loaded, in evaluation mode."""
-    return ParticleTransformer(config, n_features, n_outputs).eval()
-
-
 def head_masks(model: ParticleTransformer) -> dict[tuple[int, int], dict[str, Tensor]]:
     """Boolean masks of the weights of each head (its slices of W_Q, W_K, W_V and W_O), by (layer, head).
 

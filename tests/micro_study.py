@@ -19,7 +19,7 @@ from emergence.config import (
     TrainingConfig,
 )
 from emergence.data import Transitions, make_transitions
-from emergence.model import ParticleTransformer, make_model
+from emergence.model import ParticleTransformer
 from simulators import HardSpheres, simulate
 
 MODEL = ModelConfig(n_layers=2, n_heads=2, d_model=16, d_head=8, d_mlp=32)
@@ -96,7 +96,7 @@ def fresh_model(seed: int = 3) -> ParticleTransformer:
 
 
 def checkpoints_in(folder: Path) -> Checkpoints:
-    return Checkpoints(folder, lambda: make_model(MODEL, 6, 4))
+    return Checkpoints(folder, lambda: ParticleTransformer(MODEL, 6, 4))
 
 
 def short_training(**changes: Any) -> TrainingConfig:

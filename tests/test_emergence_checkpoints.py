@@ -14,7 +14,7 @@ from emergence.checkpoints import (
     log_spaced_steps,
 )
 from emergence.config import ModelConfig
-from emergence.model import make_model
+from emergence.model import ParticleTransformer
 
 
 @pytest.fixture
@@ -129,13 +129,13 @@ def test_weights_that_never_were_safetensors_are_refused(saved):
     ],
 )
 def test_a_checkpoint_of_another_model_says_how_it_differs(saved, config, problem):
-    foreign = Checkpoints(saved.folder, lambda: make_model(config, 6, 4))
+    foreign = Checkpoints(saved.folder, lambda: ParticleTransformer(config, 6, 4))
     with pytest.raises(CheckpointError, match=rf"belongs to another model: {problem}; check the model's configuration"):
         foreign.load(12)
 
 
 def test_foreign_weights_leave_a_model_unchanged(saved):
-    model = make_model(ModelConfig(2, 2, 16, 8, 64), 6, 4)
+    model = ParticleTransformer(ModelConfig(2, 2, 16, 8, 64), 6, 4)
     before = {name: p.clone() for name, p in model.state_dict().items()}
     with pytest.raises(CheckpointError):
         saved.load_into(model, 12)

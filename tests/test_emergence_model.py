@@ -6,7 +6,7 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from emergence.config import ModelConfig
-from emergence.model import Attention, ParticleTransformer, head_masks, make_model
+from emergence.model import Attention, ParticleTransformer, head_masks
 
 CONFIG = ModelConfig(n_layers=2, n_heads=4, d_model=32, d_head=8, d_mlp=64)
 PATTERNS = [f"blocks.{layer}.attn.hook_pattern" for layer in range(CONFIG.n_layers)]

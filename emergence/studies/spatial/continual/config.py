@@ -23,7 +23,7 @@ class ContinualStudyConfig:
     """Teach arms the old tasks of an example, then its new ones alone, and measure what the new ones cost the old.
 
     Attributes:
-        example: formulas (half a minute a run) or the twenty cognitive tasks (a quarter of an hour), see
+        example: formulas (a minute or so a run) or the twenty cognitive tasks (much longer), see
             ``emergence.studies.spatial.examples``.
         new: names of the tasks that are learnt second, all others being old. Empty: the last formula, or the four
             matching tasks.
