@@ -182,9 +182,3 @@ def test_a_heads_mask_holds_all_its_output_depends_on(model, features):
     change = (after["blocks.0.attn.hook_z"] - before["blocks.0.attn.hook_z"]).abs().amax(dim=(0, 1, 3))
     assert change[2] > 0.1
     assert change[[0, 1, 3]].max() == 0
-
-
-def test_make_model_waits_for_weights_in_evaluation_mode():
-    model = make_model(CONFIG, 6, 4)
-    assert not any(module.training for module in model.modules())
-    assert model.W_U.shape == (32, 4)

@@ -14,35 +14,12 @@ from torch import nn
 from ...checkpoints import Checkpoints
 from ...interventions.settings import Structured
 from ...interventions.structured import StructuredTraining
-from ...progress import Progress
 from ...training import missing_steps, train
-from ..study import run_method_study
+from ..study import method_study
 from .config import StructuredRun, StructuredStudyConfig
 from .measuring import measure
 from .networks import deep_network
 from .task import sizes, study_task
-
-
-def run_structured_study(
-    config: StructuredStudyConfig, out: Path | str, *, progress: Progress | None = None, n_workers: int = 0
-) -> dict[str, Any]:
-    """Train and measure every run of a study in ``out`` and write its page; called again, it goes on where it was.
-
-    Args, returns and errors as in ``run_method_study``.
-    """
-    from .findings import summarize
-    from .page import write_page
-
-    return run_method_study(
-        config,
-        out,
-        config.runs,
-        work=_train_and_measure,
-        summarize=summarize,
-        write_page=write_page,
-        progress=progress,
-        n_workers=n_workers,
-    )
 
 
 def _train_and_measure(cell: tuple[Path, StructuredStudyConfig, StructuredRun]) -> pd.DataFrame:
@@ -83,3 +60,7 @@ def _train_and_measure(cell: tuple[Path, StructuredStudyConfig, StructuredRun]) 
 def _table(rows: list[tuple[Any, ...]], run: StructuredRun, model: nn.Module) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["moment", "quantity", "coordinate", "value", "standard_error"])
     return table.assign(**asdict(run), n_parameters=sum(p.numel() for p in model.parameters()))
+
+
+run_structured_study = method_study(_train_and_measure)
+"""Train and measure every run of a structured study. Arguments, returns and errors as in ``method_study``."""

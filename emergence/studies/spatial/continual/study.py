@@ -3,38 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ....progress import Progress
-from ...study import run_method_study
+from ...study import method_study
 from ..config import SpatialRun
 from .config import ContinualStudyConfig
 from .stages import all_tasks, new_stage, old_stage
-
-
-def run_continual_study(
-    config: ContinualStudyConfig, out: Path | str, *, progress: Progress | None = None, n_workers: int = 0
-) -> dict[str, Any]:
-    """Train both stages of every run in ``out``, measure what was lost, and write the page; resumes.
-
-    Args, returns and errors as in ``run_method_study``.
-    """
-    from .findings import summarize
-    from .page import write_page
-
-    return run_method_study(
-        config,
-        out,
-        config.runs,
-        work=_train_and_measure,
-        summarize=summarize,
-        write_page=write_page,
-        progress=progress,
-        n_workers=n_workers,
-    )
 
 
 def _train_and_measure(cell: tuple[Path, ContinualStudyConfig, SpatialRun]) -> pd.DataFrame:
@@ -56,3 +32,7 @@ def _train_and_measure(cell: tuple[Path, ContinualStudyConfig, SpatialRun]) -> p
             columns = {"task": tasks.names, "accuracy": accuracy, "standard_error": error}
             tables.append(pd.DataFrame(columns).assign(later_price=later_price, step=step))
     return pd.concat(tables, ignore_index=True).assign(arm=run.arm, strength=run.strength, seed=run.seed)
+
+
+run_continual_study = method_study(_train_and_measure)
+"""Train both stages of every run and measure what was lost. Arguments, returns and errors as in ``method_study``."""
