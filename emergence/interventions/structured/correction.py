@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
-from .shaping import Shaping
+from .shaping import Retracting
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Correction:
     The form of phi is not known from the method's abstract; this one is ours.
 
     Attributes:
-        width: of the hidden layer; None takes a quarter of the smaller of input and output.
+        width: of the hidden layer; None takes an eighth of the smaller of input and output.
         scale: bound on the size of the branch's Jacobian; below one it cannot undo an orthogonal layer.
     """
 
@@ -38,13 +38,12 @@ class Correction:
             raise ValueError(f"scale must be positive and finite, got {self.scale}; correction=None leaves it out")
 
 
-class _Contraction(Shaping):
-    """``W / max(1, (sum of s^4)^(1/4))``: norm at most one, the same function in training and evaluation."""
+class _Contraction(Retracting):
+    """``W / max(1, (sum of s^4)^(1/4))``: norm at most one."""
 
-    def shaped(self, *free: Tensor) -> Float[Tensor, "row column"]:
-        (weight,) = free
-        gram = weight @ weight.mT if weight.shape[-2] < weight.shape[-1] else weight.mT @ weight
-        return weight * gram.square().sum().clamp(min=1).pow(-0.25)
+    def mapped(self, matrix: Tensor) -> Float[Tensor, "row column"]:
+        gram = matrix @ matrix.mT if matrix.shape[-2] < matrix.shape[-1] else matrix.mT @ matrix
+        return matrix * gram.square().sum().clamp(min=1).pow(-0.25)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Any matrix may be free."""
@@ -56,7 +55,7 @@ class Branch(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, settings: Correction, like: Tensor, generator: torch.Generator) -> None:
         super().__init__()
-        width = settings.width or max(1, min(n_in, n_out) // 4)
+        width = settings.width or max(1, min(n_in, n_out) // 8)
         self.scale = settings.scale
         self.inner = _linear(n_in, width, like, bias=True)
         self.outer = _linear(width, n_out, like, bias=False)
@@ -64,19 +63,21 @@ class Branch(nn.Module):
         with torch.no_grad():
             self.inner.weight.copy_(drawn / math.sqrt(n_in))
         for linear in (self.inner, self.outer):
-            register_parametrization(linear, "weight", _Contraction())
-        self.last: tuple[Tensor, Tensor] | None = None
+            register_parametrization(linear, "weight", _Contraction(linear.weight))
+        self.last: tuple[Tensor, Tensor, Tensor | None] | None = None
 
     def forward(self, x: Float[Tensor, "*batch n_in"]) -> Float[Tensor, "*batch n_out"]:
         """What is added to the layer's output."""
-        return self.scale * self.outer(torch.tanh(self.inner(x)))
+        return nn.functional.linear(torch.tanh(self.inner(x)), self.scale * self.outer.weight)
 
     def ratio(self) -> Float[Tensor, ""] | None:
         """Mean square of the correction over that of the structure, in the last forward pass of training."""
         if self.last is None:
             return None
-        correction, structured = self.last
-        return correction.square().mean() / structured.square().mean()
+        correction, output, bias = self.last
+        if bias is not None:
+            output = output - (bias if output.requires_grad else bias.detach())
+        return correction.square().mean() / output.square().mean()
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies do not take along what was seen last: it hangs in the graph of a step."""
@@ -94,8 +95,7 @@ def _correct(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], o
     x = args[0] if args else next(iter(kwargs.values()))
     correction = branch(x)
     if module.training:
-        bias = module.bias if isinstance(module, nn.Linear) else None
-        branch.last = correction, output if bias is None else output - bias
+        branch.last = correction, output, module.bias if isinstance(module, nn.Linear) else None
     return output + correction
 
 

@@ -34,6 +34,47 @@ class Shaping(nn.Module):
         raise NotImplementedError
 
 
+class Retracting(Shaping):
+    """A structure that is made of a free matrix which training itself keeps on it.
+
+    In training mode the free matrix is first moved onto the structure, if a step has moved it away, and then used as
+    it is: the gradient is the one by the entries of the weight, the move is a retraction (Absil, Mahony & Sepulchre
+    2008, Optimization Algorithms on Matrix Manifolds, section 4.1), and to first order in the step both together are a
+    step along the structure. It costs a fraction of differentiating through the structure. In evaluation mode, and
+    for free numbers that are not the module's own parameter (``torch.func``), nothing moves and gradients of any
+    order pass through the structure.
+    """
+
+    last: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("last", torch.full_like(weight, torch.nan), persistent=False)
+
+    def shaped(self, *free: Tensor) -> Float[Tensor, "*matrix row column"]:
+        """The free matrix on the structure, or the map to there."""
+        (matrix,) = free
+        if self.training and isinstance(matrix, nn.Parameter):
+            self._settle(matrix)
+            return matrix
+        return self.mapped(matrix)
+
+    @torch.compiler.disable  # what a compiled graph has read is not to be moved by it
+    @torch.no_grad()
+    def _settle(self, matrix: nn.Parameter) -> None:
+        if not torch.equal(matrix, self.last):  # a second pass before the step must find what the first one used
+            self.last.copy_(self.retracted(matrix))
+            matrix.copy_(self.last)
+
+    def mapped(self, matrix: Float[Tensor, "*matrix row column"]) -> Float[Tensor, "*matrix row column"]:
+        """The structured matrix of a free one, differentiable."""
+        raise NotImplementedError
+
+    def retracted(self, matrix: Float[Tensor, "*matrix row column"]) -> Float[Tensor, "*matrix row column"]:
+        """The structured matrix of a free one that is a step away from the structure, no gradient needed."""
+        return self.mapped(matrix)
+
+
 @runtime_checkable
 class Structure(Protocol):
     """Settings of a structure; write your own for one that is missing."""

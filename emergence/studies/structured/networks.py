@@ -46,15 +46,15 @@ def deep_network(
 ) -> nn.Sequential:
     """Return a network of ``depth`` hidden layers between two affine maps.
 
-    A structured layer of width ``w`` with its correction has 1.5 w^2 numbers and a few; affine layers get the width,
+    A structured layer of width ``w`` with its correction has 1.25 w^2 numbers and a few; affine layers get the width,
     layers with a skip connection the inner width, at which they have as many.
     """
-    hidden_width = round(math.sqrt(1.5) * width) if arm == "plain" else width
+    hidden_width = round(math.sqrt(1.25) * width) if arm == "plain" else width
     network = nn.Sequential()
     network.add_module("inputs", drawn_linear(sizes[0], hidden_width, generator))
     for index in range(depth):
         layer = (
-            ResidualLayer(width, round(0.75 * width), depth, generator)
+            ResidualLayer(width, round(0.625 * width), depth, generator)
             if arm == "residual"
             else Layer(hidden_width, generator)
         )
