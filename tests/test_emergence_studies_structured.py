@@ -112,6 +112,17 @@ def test_a_study_tells_every_arm_depth_and_quantity(finished):
     assert set(table.moment) == {"begin", "end"}
 
 
+def test_the_bound_holds_for_orthogonal_maps_with_a_correction(finished):
+    _, summary = finished
+    found = {(e["arm"], e["depth"]): e.get("condition_without_tanh") for e in summary["arms"]}
+    for depth in (2, 3):
+        bound = depth * math.log10((1 + SMALL.correction) / (1 - SMALL.correction))
+        assert 0 < found["structured", depth]["mean"] <= bound
+        assert found["structure", depth]["mean"] == pytest.approx(0, abs=1e-5)
+        assert found["plain", depth]["mean"] > bound
+        assert found["residual", depth]["mean"] is None
+
+
 def test_called_again_it_measures_nothing_and_says_the_same(finished):
     folder, summary = finished
     before = {path: path.stat().st_mtime_ns for path in (folder / "measurements").rglob("*.parquet")}

@@ -38,13 +38,13 @@ def over_depth_figure(summary: dict[str, Any], width: int) -> Figure:
             for x, (low, high) in bars:
                 if low is not None:
                     ax.plot([x, x], [low, high], color=colors[arm], linewidth=1)
-        if quantity == "condition":
+        if quantity == "condition_without_tanh":
             bound = sorted({(entry["depth"], entry["condition_bound"]) for entry in entries})
-            ax.plot(*zip(*bound, strict=True), "--", color="0.5", linewidth=1, label="bound, orthogonal")
+            ax.plot(*zip(*bound, strict=True), "--", color="0.5", linewidth=1, label="bound")
         _axes(ax, quantity, sorted({entry["depth"] for entry in entries}))
     for ax in axes.flat[len(shown) :]:
         ax.set_visible(False)
-    handles, labels = axes.flat[list(shown).index("condition")].get_legend_handles_labels()
+    handles, labels = max((ax.get_legend_handles_labels() for ax in axes.flat), key=lambda found: len(found[0]))
     figure.legend(handles, labels, loc="outside upper center", ncols=5)
     return figure
 

@@ -19,6 +19,7 @@ QUANTITIES = {
     "train_loss": "training loss",
     "gradient_ratio": "log10 gradient, largest over smallest layer",
     "condition": "log10 condition number of the hidden layers",
+    "condition_without_tanh": "the same, tanh left out, worst input",
     "sensitivity": "sensitivity to noise on the input",
     "noise_rise": "rise of the loss, noise at a layer",
     "noise_rise_worst": "rise of the loss, at the worst layer",

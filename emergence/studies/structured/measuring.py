@@ -20,7 +20,7 @@ from probes.protocols import LossFn
 
 from ...interventions import structured
 from ...tasks.examples import Examples, ExampleTask
-from .networks import hidden_layers
+from .networks import Layer, hidden_layers
 
 N_BATCHES, BATCH = 8, 32
 N_INPUTS = 16
@@ -50,6 +50,7 @@ def measure(
     batches = list(zip(*(t[: N_BATCHES * BATCH].split(BATCH) for t in task.train), strict=True))
     yield from _gradients(model, task, batches, rng)
     yield from _jacobian(model, task.test.inputs[:N_INPUTS])
+    yield from _without_tanh(model, task.test.inputs[:N_INPUTS])
     yield from _noise(model, task, batches, generator)
     if has_correction:
         yield from _corrections(model, batches)
@@ -73,13 +74,31 @@ def _gradients(
 def _jacobian(model: nn.Sequential, inputs: torch.Tensor) -> Iterator[Measurement]:
     """Of the hidden layers together, in double precision: single would call singular what is only badly conditioned."""
     exact = copy.deepcopy(model).double()
+    largest, smallest = _extreme_values(exact[0], exact[1:-1], inputs.double())
+    yield Measurement("condition", float((largest - smallest).mean()))
+    yield Measurement("largest_singular_value", float(largest.mean()))
+    yield Measurement("smallest_singular_value", float(smallest.mean()))
+
+
+def _without_tanh(model: nn.Sequential, inputs: torch.Tensor) -> Iterator[Measurement]:
+    """Condition number of the hidden maps alone, one after the other, of the input at which it is worst.
+
+    This is what the bound speaks of; a tanh may have any slope from zero to one.
+    """
+    exact = copy.deepcopy(model).double()
+    maps = [layer.linear for layer in exact[1:-1] if isinstance(layer, Layer)]
+    if maps:
+        largest, smallest = _extreme_values(exact[0], nn.Sequential(*maps), inputs.double())
+        yield Measurement("condition_without_tanh", float((largest - smallest).max()))
+
+
+def _extreme_values(first: nn.Module, stack: nn.Sequential, inputs: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Decimal logarithms of the largest and the smallest singular value of the stack's Jacobian, an input."""
     with torch.no_grad():
-        start = exact.get_submodule("inputs")(inputs.double())
-    (values,) = jacobian_spectrum(exact[1:-1], start).singular_values.values()
+        start = first(inputs)
+    (values,) = jacobian_spectrum(stack, start).singular_values.values()
     largest, smallest = values.max(axis=1), values.min(axis=1)
-    yield Measurement("condition", float(np.log10(largest / np.maximum(smallest, largest * LEAST)).mean()))
-    yield Measurement("largest_singular_value", float(np.log10(largest).mean()))
-    yield Measurement("smallest_singular_value", float(np.log10(np.maximum(smallest, largest * LEAST)).mean()))
+    return np.log10(largest), np.log10(np.maximum(smallest, largest * LEAST))
 
 
 def _noise(model: nn.Module, task: ExampleTask, batches: Sequence, generator: torch.Generator) -> Iterator[Measurement]:
