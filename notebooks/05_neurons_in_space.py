@@ -8,6 +8,7 @@
 # network of 400 units that learns twenty cognitive tasks.
 
 # %%
+# %matplotlib inline
 import os
 import tempfile
 from pathlib import Path

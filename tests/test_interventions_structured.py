@@ -171,6 +171,16 @@ def test_a_step_of_any_length_ends_on_the_nearest_orthogonal_matrix(rate):
     assert torch.equal(layer.weight, free_matrix(layer))
 
 
+@pytest.mark.parametrize("shape", [(9, 9), (5, 9), (9, 5)])
+def test_any_matrix_of_full_rank_is_mapped_to_its_polar_factor(shape):
+    """In evaluation, where gradients pass: singular values from 0.2 to 2, as chains of sampling may reach."""
+    u, _, vh = torch.linalg.svd(normal(*shape).double(), full_matrices=False)
+    layer: Any = structured.convert(linear(*shape[::-1]).double(), "*", "orthogonal", None, generator=seeded()).eval()
+    with torch.no_grad():
+        free_matrix(layer).copy_(u * torch.linspace(0.2, 2, min(shape)) @ vh)
+    torch.testing.assert_close(layer.weight.detach(), u @ vh, rtol=0, atol=1e-6)
+
+
 def test_a_layer_may_run_several_times_before_its_gradient():
     model, x = converted("perceptron")
     fit(model, x, 2)  # so that the next pass moves the weights
@@ -293,6 +303,9 @@ def test_the_ratio_is_that_of_the_last_training_pass_and_has_a_gradient():
     assert layer.correction.outer.parametrizations.weight.original.grad.any()
     model.eval()(2 * x)
     assert structured.correction_ratios(model)["linear0"] == ratios["linear0"]
+    with torch.no_grad():
+        model.train()(x)
+    assert not any(ratio.requires_grad for ratio in structured.correction_ratios(model).values())
     free, weighed = (fit(converted("perceptron")[0], x, 60, penalty) for penalty in (0.0, 1e3))
     assert structured.correction_penalty(weighed) < structured.correction_penalty(free) / 2
 

@@ -60,7 +60,7 @@ def paired(differences: Any) -> dict[str, Any]:
     """Mean difference with Student's 95 % interval and two-sided p-value over the seeds that both runs have."""
     found = mean_interval(differences.to_numpy(float))
     values = differences.dropna().to_numpy(float)
-    testable = len(values) > 1 and values.std() > 0
+    testable = len(values) > 1 and values.std() > 1e-12 * np.abs(values).max()
     test: Any = stats.ttest_1samp(values, 0.0) if testable else None  # scipy's types do not know its fields
     return {**found, "p_value": float(test.pvalue) if testable else np.nan}
 
