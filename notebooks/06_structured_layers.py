@@ -126,11 +126,11 @@ assert condition <= conditioning_bound(0.1, DEPTH)
 # %%
 config = StructuredStudyConfig(
     task="digits",
-    depths=(2, 4) if small else (4, 16, 48),
+    depths=(2, 4) if small else (2, 8, 32),
     widths=(16,) if small else (32,),
     learning_rates=(1e-3, 3e-3),
     seeds=(0, 1) if small else (0, 1, 2),
-    n_steps=40 if small else 600,
+    n_steps=40 if small else 400,
 )
 summary = run_structured_study(config, Path(tempfile.mkdtemp()) / "digits", n_workers=1)
 print(verdict(summary))
