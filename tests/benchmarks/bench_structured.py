@@ -1,6 +1,7 @@
 """What a training step costs with structured layers, in steps of plain ones: CPU time, interleaved rounds.
 
-A perceptron of 8 layers, 128 wide, batches of 128: forward, backward, Adam (goal for the default structure: 1.5).
+A perceptron of 8 layers, 128 wide, at three sizes of batch, and the particle transformer as the standard study trains
+it: forward, backward, Adam (goal for the default structure: 1.5).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import argparse
 import json
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,50 +19,61 @@ import numpy as np
 import torch
 from torch import nn
 
+from emergence.config import ModelConfig
 from emergence.interventions import structured
+from emergence.model import ParticleTransformer
 from emergence.perceptron import Perceptron
 
 RESULTS = Path(__file__).parent / "results" / "structured.json"
+WIDTH, DEPTH, BATCHES = 128, 8, (128, 1024, 4096)
+LAYERS = ["linear*"]
+PARTICLE_LAYERS = ["blocks.*.attn", "blocks.*.mlp"]
 
 
-class Contestant:
-    """A model with its optimizer; a call is one training step."""
+def training_step(model: nn.Module, x: torch.Tensor) -> Callable[[], float]:
+    """A call is one training step and returns its CPU seconds."""
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
 
-    def __init__(self, model: nn.Module, x: torch.Tensor) -> None:
-        self.model, self.x = model, x
-        self.optimizer = torch.optim.Adam(model.parameters(), fused=True)
-
-    def seconds(self) -> float:
+    def seconds() -> float:
         began = time.process_time()
-        self.optimizer.zero_grad()
-        (self.model(self.x) - self.x).square().mean().backward()
-        self.optimizer.step()
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
         return time.process_time() - began
+
+    return seconds
+
+
+def ratios(
+    plain: nn.Module, layers: list[str], x: torch.Tensor, structures: list[str], n_rounds: int
+) -> dict[str, Any]:
+    """Milliseconds of a plain step; steps with each structure, and with the default and its correction, over it."""
+    generator = torch.Generator().manual_seed(0)
+    models = {name: structured.convert(plain, layers, name, None, generator=generator) for name in structures}
+    models["orthogonal, corrected"] = structured.convert(plain, layers, generator=generator)
+    steps = {name: training_step(model, x) for name, model in {"plain": plain, **models}.items()}
+    spent = np.array([[step() for step in steps.values()] for _ in range(n_rounds + 3)])[3:]
+    found = {"plain_ms": interleaved.spread(1e3 * spent[:, 0])}
+    for column, name in enumerate(models, start=1):
+        found[f"{name} over plain"] = interleaved.spread(spent[:, column] / spent[:, 0])
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--depth", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=128)
     options = parser.parse_args()
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
-    plain = Perceptron([options.width] * (options.depth + 1), generator)
-    x = torch.randn(options.batch, options.width, generator=generator)
-    kinds: list[tuple[Any, Any]] = [(name, None) for name in structured.STRUCTURES] + [
-        ("orthogonal", structured.Correction())
-    ]
-    contestants = {"plain": Contestant(plain, x)}
-    for name, correction in kinds:
-        model = structured.convert(plain, "linear*", name, correction, generator=generator)
-        contestants[name if correction is None else f"{name}, corrected"] = Contestant(model, x)
-    spent = np.array([[c.seconds() for c in contestants.values()] for _ in range(options.rounds + 3)])[3:]
-    found = {**vars(options), "plain_ms": interleaved.spread(1e3 * spent[:, 0])}
-    for column, name in enumerate(contestants):
-        if column:
-            found[f"{name} over plain"] = interleaved.spread(spent[:, column] / spent[:, 0])
+    found: dict[str, Any] = {"rounds": options.rounds, "width": WIDTH, "depth": DEPTH}
+    for batch in BATCHES:
+        plain = Perceptron([WIDTH] * (DEPTH + 1), generator)
+        x = torch.randn(batch, WIDTH, generator=generator)
+        structures = list(structured.STRUCTURES) if batch == BATCHES[0] else ["orthogonal"]
+        found[f"batch {batch}"] = ratios(plain, LAYERS, x, structures, options.rounds)
+    scenes = torch.randn(256, 10, 6, generator=generator)
+    transformer = ParticleTransformer(ModelConfig(), 6, 4, generator)
+    found["particle transformer"] = ratios(transformer, PARTICLE_LAYERS, scenes, ["orthogonal"], options.rounds)
     found |= {"torch": torch.__version__, "machine": platform.machine()}
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
