@@ -20,7 +20,7 @@ from emergence.config import ModelConfig
 from emergence.interventions.settings import Spatial
 from emergence.model import ParticleTransformer
 from emergence.run import Run, create_run
-from emergence.studies.compare.findings import attention_wire, compare, paired, seed_table
+from emergence.studies.compare.findings import QUANTITIES, attention_wire, compare, paired, seed_table
 from emergence.studies.compare.page import compare_runs
 
 
@@ -62,9 +62,7 @@ def test_a_seed_that_only_one_run_has_is_not_paired():
 def test_runs_of_different_seeds_are_compared_on_what_they_share():
     rows = [("a", 0, 1.0), ("a", 1, 2.0), ("a", 2, 4.0), ("b", 1, 3.0), ("b", 2, 9.0), ("b", 3, 7.0)]
     table = pd.DataFrame(rows, columns=["run", "seed", "loss"])
-    for quantity in ("loss_contact", "n_contact_heads", "best_ap", "onset_step", "llc", "hessian_trace"):
-        table[quantity] = np.nan
-    table["attention_wire"] = table["train_seconds"] = 0.0
+    table = table.reindex(columns=["run", "seed", *QUANTITIES])
     summary = compare(table)
     assert summary["runs"][1]["loss_difference"]["mean"] == 3.0
     assert summary["runs"][1]["loss_difference"]["n"] == 2
@@ -79,8 +77,11 @@ def test_a_row_holds_what_the_run_found_for_its_seed(tmp_path):
     """From a planted run of two seeds: earliest onset among contact heads, numbers of the last checkpoint."""
     models = [ParticleTransformer(ModelConfig(1, 2, 8, 4, 8), 6, 4, torch.Generator().manual_seed(i)) for i in (0, 1)]
     rows = [("llc", 0, 3.0), ("llc", 9, 5.0), ("hessian_trace", 0, 7.0), ("hessian_trace", 9, 8.0)]
+    rows += [("participation_ratio", 9, 2.5)]
+    eigenvalues = [("hessian_eigenvalue", 9, -6.0, 0.0), ("hessian_eigenvalue", 9, 4.0, 1.0)]
     measured = pd.DataFrame(
-        [("discs", 1, *row, np.nan, np.nan, np.nan, np.nan) for row in rows],
+        [("discs", 1, *row, np.nan, np.nan, np.nan, np.nan) for row in rows]
+        + [("discs", 1, *row[:3], np.nan, np.nan, np.nan, row[3]) for row in eigenvalues],
         columns=["arm", "seed", "quantity", "step", "value", "standard_error", "layer", "head", "coordinate"],
     )
     heads = [head(0, 0.9, 1, is_contact=True), head(1, 0.2, 2, is_contact=False)]
@@ -111,6 +112,8 @@ def test_a_row_holds_what_the_run_found_for_its_seed(tmp_path):
         "onset_step": 20,
         "llc": 5.0,
         "hessian_trace": 8.0,
+        "hessian_top": 4.0,
+        "participation_ratio": 2.5,
         "train_seconds": 10.0,
     }
 

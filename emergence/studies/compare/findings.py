@@ -23,6 +23,8 @@ QUANTITIES = {
     "onset_step": "onset of the first contact head (step)",
     "llc": "learning coefficient",
     "hessian_trace": "trace of the Hessian",
+    "hessian_top": "largest eigenvalue of the Hessian",
+    "participation_ratio": "directions that share the curvature",
     "attention_wire": "wire of attention, per unit of weight",
     "train_seconds": "training, seconds a seed",
 }
@@ -109,6 +111,8 @@ def _of_seed(run: Run, seed: int) -> dict[str, float]:
         "onset_step": min(onsets, default=np.nan),
         "llc": curves.at("llc", last),
         "hessian_trace": curves.at("hessian_trace", last),
+        "hessian_top": float(curves.curve("hessian_eigenvalue", last).value.max()),
+        "participation_ratio": curves.at("participation_ratio", last),
         "attention_wire": attention_wire(checkpoints.load(last)),
         "train_seconds": _train_seconds(run) if seed == run.config.seeds[0] else np.nan,
     }
