@@ -42,8 +42,13 @@ def measure(
 ) -> Iterator[Measurement]:
     """Errors, gradients across depth, the Jacobian of the hidden layers, sensitivity, robustness, corrections.
 
-    Ratios and singular values as decimal logarithms.
+    Ratios and singular values as decimal logarithms. Structured weights are written out first: the function is the
+    same, and hundreds of passes need not make them anew.
     """
+    if structured.is_structured(model):
+        exported = structured.export(model)
+        assert isinstance(exported, nn.Sequential)
+        model = exported
     yield Measurement("error", task.error(model))
     yield Measurement("validation_error", ExampleTask(task.train, validation).error(model))
     yield Measurement("train_loss", task.loss(model, task.train).item())
