@@ -42,7 +42,7 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         """Mix information between particles."""
         q, k, v = (
-            hook(_project(x, W, b))
+            hook(self.project(x, W, b))
             for hook, W, b in (
                 (self.hook_q, self.W_Q, self.b_Q),
                 (self.hook_k, self.W_K, self.b_K),
@@ -50,7 +50,16 @@ class Attention(nn.Module):
             )
         )
         z = self._explicit(q, k, v) if self._pattern_needed() else self._fused(q, k, v)
-        z = rearrange(self.hook_z(z), "batch pos head d_head -> batch pos (head d_head)")
+        return self.merge(rearrange(self.hook_z(z), "batch pos head d_head -> batch pos (head d_head)"))
+
+    def project(self, x: Tensor, W: Tensor, b: Tensor) -> Float[Tensor, "batch pos head d_head"]:
+        """One matrix product for all heads of a kind."""
+        W_all = rearrange(W, "head d_model d_head -> d_model (head d_head)")  # copied in runs of d_head, not one by one
+        flat = F.linear(x, W_all.T, b.flatten())
+        return rearrange(flat, "batch pos (head d_head) -> batch pos head d_head", head=W.shape[0])
+
+    def merge(self, z: Float[Tensor, "batch pos z"]) -> Float[Tensor, "batch pos d_model"]:
+        """One matrix product for what all heads write."""
         return F.linear(z, self.W_O.flatten(0, 1).T, self.b_O)
 
     def _pattern_needed(self) -> bool:
@@ -67,13 +76,6 @@ class Attention(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, scale=self.scale).transpose(1, 2)  # batch pos head d
 
 
-def _project(x: Tensor, W: Tensor, b: Tensor) -> Float[Tensor, "batch pos head d_head"]:
-    """One matrix product for all heads of a kind."""
-    W_all = rearrange(W, "head d_model d_head -> d_model (head d_head)")  # copied in runs of d_head, not one by one
-    flat = F.linear(x, W_all.T, b.flatten())
-    return rearrange(flat, "batch pos (head d_head) -> batch pos head d_head", head=W.shape[0])
-
-
 class MLP(nn.Module):
     """Two linear maps with a GELU between, applied to each particle alone."""
 
@@ -87,8 +89,12 @@ class MLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         """Transform each particle's features."""
-        pre = self.hook_pre(F.linear(x, self.W_in.T, self.b_in))
-        return F.linear(self.hook_post(F.gelu(pre)), self.W_out.T, self.b_out)
+        pre = self.hook_pre(self.linear(x, self.W_in, self.b_in))
+        return self.linear(self.hook_post(F.gelu(pre)), self.W_out, self.b_out)
+
+    def linear(self, x: Tensor, W: Tensor, b: Tensor) -> Float[Tensor, "batch pos n_out"]:
+        """Either of its two maps."""
+        return F.linear(x, W.T, b)
 
 
 class Block(nn.Module):
