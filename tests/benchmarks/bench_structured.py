@@ -45,7 +45,7 @@ def training_step(model: nn.Module, x: torch.Tensor) -> Callable[[], float]:
 
 
 def ratios(
-    plain: nn.Module, layers: list[str], x: torch.Tensor, structures: list[str], n_rounds: int
+    plain: nn.Module, layers: list[str], x: torch.Tensor, structures: list[Any], n_rounds: int
 ) -> dict[str, Any]:
     """Milliseconds of a plain step; steps with each structure, and with the default and its correction, over it."""
     generator = torch.Generator().manual_seed(0)

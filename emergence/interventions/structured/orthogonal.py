@@ -15,8 +15,9 @@ _ROUNDS = 6
 """Of the iteration where gradients pass through it: 1e-6 from singular values of 0.1 times the largest on."""
 
 _NEAR = 0.3
-"""Frobenius norm of ``E`` after which one round is the last in training. Adam at a rate of 0.001 stays below it at width
-128; what is left was 1.4e-4 there in spectral norm. Every step begins at what the one before left, so nothing adds up."""
+"""Frobenius norm of ``E`` after which one round is the last in training. Adam at a rate of 0.001 stays below it at
+width 128; what is left was 1.4e-4 there in spectral norm. Every step begins at what the one before left, so nothing
+adds up."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -55,16 +55,17 @@ class Retracting(Shaping):
         """The free matrix on the structure, or the map to there."""
         (matrix,) = free
         if self.training and isinstance(matrix, nn.Parameter):
-            self._settle(matrix)
+            self._settle_uncompiled(matrix)
             return matrix
         return self.mapped(matrix)
 
-    @torch.compiler.disable  # what a compiled graph has read is not to be moved by it
     @torch.no_grad()
     def _settle(self, matrix: nn.Parameter) -> None:
         if not torch.equal(matrix, self.last):  # a second pass before the step must find what the first one used
             self.last.copy_(self.retracted(matrix))
             matrix.copy_(self.last)
+
+    _settle_uncompiled: Any = torch.compiler.disable(_settle)  # its choices depend on the numbers
 
     def mapped(self, matrix: Float[Tensor, "*matrix row column"]) -> Float[Tensor, "*matrix row column"]:
         """The structured matrix of a free one, differentiable."""
