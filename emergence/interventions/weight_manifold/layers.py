@@ -2,7 +2,7 @@
 
 ``y_b = sum over k of f_k(s_b) (P_k x_b)``, so a batch of many contexts takes one product and no weight of its own for
 each example; at one context for all, the weights themselves are combined first. Mixing outputs was the fastest of
-four ways we timed (scaling inputs needs copies of the weights, forwards and backwards).
+five ways we timed (scaling inputs needs copies of the weights, forwards and backwards).
 """
 
 from __future__ import annotations
