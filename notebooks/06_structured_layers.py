@@ -95,8 +95,8 @@ def loss_fn(network, batch):
     return nn.functional.mse_loss(network(batch[0]), batch[1])
 
 
-figure = Figure(figsize=(10.5, 6), layout="constrained")
-for (name, network), axes in zip(networks.items(), figure.subplots(2, 3, sharey="col"), strict=True):
+figure = Figure(figsize=(11, 9.5), layout="constrained")
+for (name, network), axes in zip(networks.items(), figure.subplots(3, 2, sharey="row").T, strict=True):
     options = {"loss_fn": loss_fn, "layers": layers}
     gradients = gradient_conditioning(network, batches, rng=np.random.default_rng(0), **options)
     spectrum = jacobian_spectrum(copy.deepcopy(network[1:-1]).double(), network[0](x[:16]).double().detach())
@@ -104,8 +104,16 @@ for (name, network), axes in zip(networks.items(), figure.subplots(2, 3, sharey=
     plot_gradient_conditioning(gradients, ax=axes[0])
     plot_jacobian_spectrum(spectrum, ax=axes[1])
     plot_layer_robustness(robust, ax=axes[2])
-    axes[0].set_title(f"{name}: largest over smallest {gradients.ratio:.3g}", fontsize=10)
-    axes[1].set_title(f"{name}: condition {spectrum.geometric_mean[0]:.3g}", fontsize=10)
+    axes[1].get_legend().remove()
+    if name == "affine":
+        axes[2].get_legend().remove()
+    titles = (
+        f"{name}: gradients, largest over smallest {gradients.ratio:.3g}",
+        f"{name}: Jacobian, condition number {spectrum.geometric_mean[0]:.3g}",
+        f"{name}: noise at one layer",
+    )
+    for ax, title in zip(axes, titles, strict=True):
+        ax.set_title(title, fontsize=10)
 figure
 
 # %% [markdown]
