@@ -494,7 +494,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "none": ({"layers": []}, "layers is empty"),
     "not a name": ({"layers": [3]}, "layers must hold names or patterns, got int"),
     "unknown structure": ({"structure": "unitary"}, "structure must be one of orthogonal, spectral.* got 'unitary'"),
-    "not a structure": ({"structure": 3}, "structure must be a name or have a method shaping, got int"),
+    "not a structure": ({"structure": 3}, "structure must be a name or settings such as Orthogonal\\(\\), got int"),
     "not a correction": ({"correction": 0.1}, r"correction must be Correction\(...\) or None, got float"),
     "not square": (
         {"structure": "circulant"},

@@ -74,23 +74,7 @@ class Ring:
 
 
 LayoutName = Literal["line", "grid", "ring"]
-_NAMED: dict[str, Layout] = {"line": Line(), "grid": Grid(), "ring": Ring()}
-
-
-def named_layout(layout: Layout | LayoutName) -> Layout:
-    """Accept a layout, or the name of one with its defaults.
-
-    Raises:
-        ValueError: unknown name.
-        TypeError: neither a name nor a layout.
-    """
-    if isinstance(layout, str):
-        if layout not in _NAMED:
-            raise ValueError(f"layout must be one of {', '.join(_NAMED)} or a layout object, got {layout!r}")
-        return _NAMED[layout]
-    if not isinstance(layout, Layout):
-        raise TypeError(f"layout must be a name or have a method positions(n), got {type(layout).__name__}")
-    return layout
+LAYOUTS: dict[str, Layout] = {"line": Line(), "grid": Grid(), "ring": Ring()}
 
 
 def _cells(shape: tuple[int, ...]) -> Float[Tensor, "neuron dim"]:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from probes.isolation import check_values, isolated
 
-from .layout import Layout, LayoutName, named_layout
+from ..naming import by_name
+from .layout import LAYOUTS, Layout, LayoutName
 from .stack import read_stack
 from .transformer import is_transformer, read_transformer
 from .wiring import Connection, Population, Wiring
@@ -155,7 +156,7 @@ def _positions(
         if wanted is None:
             continue
         try:
-            found[name] = named_layout(wanted).positions(population.size)
+            found[name] = by_name("layout", wanted, LAYOUTS, Layout).positions(population.size)
         except ValueError as error:
             raise ValueError(f"population {name!r}: {error}") from None
     if not found:

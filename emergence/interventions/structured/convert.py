@@ -10,11 +10,12 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization, remove_parametrizations
 
+from ..naming import by_name
 from ..settings import StructureName
 from .correction import Branch, Correction, attach
 from .layers import ends, find_layers, weight_names
 from .shaping import Shaping, Structure
-from .structures import named_structure
+from .structures import STRUCTURES
 
 _DEFAULT_CORRECTION = Correction()
 
@@ -56,7 +57,7 @@ def convert(
     Cost: a copy, and a singular value decomposition a weight (fifty for ``low_rank_diagonal``). Training costs more
     than with plain layers; see ``tests/benchmarks/bench_structured.py``.
     """
-    chosen = named_structure(structure)
+    chosen = by_name("structure", structure, STRUCTURES, Structure)
     if correction is not None and not isinstance(correction, Correction):
         raise TypeError(f"correction must be Correction(...) or None, got {type(correction).__name__}")
     names = find_layers(model, layers)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..naming import by_name
 from .spline import Spline
 
 LineForm = Literal["end_points", "slope", "centred"]
@@ -147,19 +147,5 @@ MANIFOLDS: dict[str, WeightManifold] = {"line": Line(), "ellipse": Ellipse(), "t
 
 
 def named_manifold(manifold: WeightManifold | str) -> WeightManifold:
-    """Accept a manifold, or the name of one with its defaults.
-
-    Raises:
-        ValueError: unknown name.
-        TypeError: neither a name nor a manifold.
-    """
-    if isinstance(manifold, str):
-        if manifold not in MANIFOLDS:
-            near = get_close_matches(manifold, MANIFOLDS, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"manifold must be one of {', '.join(MANIFOLDS)} or settings, got {manifold!r}{hint}")
-        return MANIFOLDS[manifold]
-    if isinstance(manifold, type) or not isinstance(manifold, WeightManifold):
-        got = f"the class {manifold.__name__}" if isinstance(manifold, type) else type(manifold).__name__
-        raise TypeError(f"manifold must be a name or settings such as Ellipse(), got {got}")
-    return manifold
+    """Accept a manifold, or the name of one with its defaults. Raises what ``by_name`` raises."""
+    return by_name("manifold", manifold, MANIFOLDS, WeightManifold)

@@ -56,7 +56,7 @@ def _axes(ax: Any, quantity: str, depths: list[int]) -> None:
     ax.set_xlabel("hidden layers")
     ax.set_title(QUANTITIES[quantity], fontsize=10)
     values = np.concatenate([line.get_ydata() for line in ax.lines])
-    if values.min() > 0 and values.max() > 10 * values.min():
+    if "log10" not in QUANTITIES[quantity] and values.min() > 0 and values.max() > 10 * values.min():
         ax.set_yscale("log")
         ax.yaxis.set_minor_formatter(NullFormatter())
 

@@ -17,9 +17,9 @@ from .config import StructuredStudyConfig
 QUANTITIES = {
     "error": "error on test",
     "train_loss": "training loss",
-    "gradient_ratio": "log10 gradient, largest over smallest layer",
+    "gradient_ratio": "log10 gradient, largest over smallest",
     "condition": "log10 condition number of the hidden layers",
-    "condition_without_tanh": "the same, tanh left out, worst input",
+    "condition_without_tanh": "log10 condition, tanh left out, worst input",
     "sensitivity": "sensitivity to noise on the input",
     "noise_rise": "rise of the loss, noise at a layer",
     "noise_rise_worst": "rise of the loss, at the worst layer",
