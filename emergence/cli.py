@@ -76,6 +76,7 @@ HELP = """usage: emergence COMMAND [options]
                     modular-addition, cognitive
   spatial continual   the same, then new tasks: what they cost the old ones
   structured TASK   structured layers against three controls, over depth: regression, digits, breast-cancer, diabetes
+  manifold TASK     weights that follow a context against other ways to tell it: rotated-digits, noisy-digits
 
 emergence run --preset quick     a minute or so, to see it work
 emergence run                    the standard study, about five minutes on two cores
@@ -88,7 +89,7 @@ emergence COMMAND --help lists every option. A stopped command goes on where it 
 """
 
 
-COMMANDS = ["run", "simulate", "train", "probe", "report", "compare", "spatial", "structured"]
+COMMANDS = ["run", "simulate", "train", "probe", "report", "compare", "spatial", "structured", "manifold"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -127,6 +128,8 @@ def _command(command: str, rest: list[str]) -> int:
         return _spatial(rest)
     if command == "structured":
         return _structured(rest)
+    if command == "manifold":
+        return _manifold(rest)
     if command == "compare":
         return _compare(rest)
     raise UsageError(_unknown("command", command, COMMANDS))
@@ -204,19 +207,44 @@ def _continual(arguments: list[str]) -> int:
 
 
 def _structured(arguments: list[str]) -> int:
-    if not arguments or arguments[0].startswith("-"):
-        print(HELP, end="")
-        return 0 if arguments[:1] in (["--help"], ["-h"]) else 2
     from .studies.structured.config import TASKS, StructuredArguments, StructuredStudyConfig
     from .studies.structured.page import verdict
     from .studies.structured.study import run_structured_study
 
+    def default(task: Any) -> StructuredArguments:
+        return StructuredArguments(StructuredStudyConfig(task=task))
+
+    return _study_of_task("structured", arguments, TASKS, default, run_structured_study, verdict)
+
+
+def _manifold(arguments: list[str]) -> int:
+    from .studies.weight_manifold.config import TASKS, ManifoldArguments, ManifoldStudyConfig
+    from .studies.weight_manifold.page import verdict
+    from .studies.weight_manifold.study import run_manifold_study
+
+    def default(task: Any) -> ManifoldArguments:
+        return ManifoldArguments(ManifoldStudyConfig(task=task))
+
+    return _study_of_task("manifold", arguments, TASKS, default, run_manifold_study, verdict)
+
+
+def _study_of_task(
+    command: str,
+    arguments: list[str],
+    tasks: Sequence[str],
+    default: Callable[[str], Any],
+    run: Callable[..., Any],
+    verdict: Callable[..., str],
+) -> int:
+    if not arguments or arguments[0].startswith("-"):
+        print(HELP, end="")
+        return 0 if arguments[:1] in (["--help"], ["-h"]) else 2
     task, *rest = arguments
-    if task not in TASKS:
-        raise UsageError(_unknown("task", task, [*TASKS]))
-    default = StructuredArguments(StructuredStudyConfig(task=task))
-    parsed = _parse(StructuredArguments, rest, f"emergence structured {task}", default=default)
-    return _study(run_structured_study, parsed, Path("runs") / f"structured-{task}", verdict)
+    if task not in tasks:
+        raise UsageError(_unknown("task", task, [*tasks]))
+    settings = default(task)
+    parsed = _parse(type(settings), rest, f"emergence {command} {task}", default=settings)
+    return _study(run, parsed, Path("runs") / f"{command}-{task}", verdict)
 
 
 def _study(run: Callable[..., Any], parsed: Any, default_out: Path, verdict: Callable[..., str]) -> int:

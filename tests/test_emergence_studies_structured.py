@@ -15,11 +15,12 @@ from refusals import assert_refused
 
 from emergence.cli import main
 from emergence.studies.structured.config import ARMS, StructuredStudyConfig
-from emergence.studies.structured.findings import chosen_rates, summarize, wins
+from emergence.studies.structured.findings import CELL, summarize, wins
 from emergence.studies.structured.measuring import measure
 from emergence.studies.structured.networks import deep_network, hidden_layers
 from emergence.studies.structured.study import run_structured_study
 from emergence.studies.structured.task import sizes, study_task
+from emergence.studies.tuning import chosen_rates
 
 SMALL = StructuredStudyConfig(
     task="diabetes", depths=(2, 3), widths=(8,), learning_rates=(1e-3,), seeds=(0, 1), n_steps=8
@@ -167,7 +168,7 @@ def planted() -> pd.DataFrame:
 
 
 def test_findings_follow_from_the_table():
-    rates = chosen_rates(planted()).set_index("arm").learning_rate
+    rates = chosen_rates(planted(), CELL).set_index("arm").learning_rate
     assert rates.to_dict() == {"plain": 0.2, "structured": 0.1}
     plain, ours = summarize(planted(), SMALL)["arms"]
     assert plain["error"]["values"] == [10, 11, 12]

@@ -179,8 +179,11 @@ def test_a_conversion_begins_at_the_given_weights(name, spread):
         assert float((axis / many.weight.detach().square().mean()).sqrt()) == pytest.approx(0.1, rel=0.03)  # 1e4 draws
 
 
-@pytest.mark.parametrize("name", MANIFOLDS)
-@pytest.mark.parametrize("kind", KINDS)
+EVERY_MIX = [(kind, "ellipse") for kind in KINDS] + [("linear", name) for name in MANIFOLDS if name != "ellipse"]
+"""Every layer and every manifold; a layer knows its manifold by coefficients alone."""
+
+
+@pytest.mark.parametrize(("kind", "name"), [*EVERY_MIX, ("particles", "product"), ("conv2d", "ring")])
 def test_a_batch_of_contexts_is_each_example_at_its_own(kind, name):
     """Outputs, and gradients of points: the sum over examples of f_k times the gradient at their own weights."""
     manifold = MANIFOLDS[name]

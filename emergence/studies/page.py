@@ -39,6 +39,15 @@ def saved_figure(figure: Figure, folder: Path, name: str) -> Markup:
     return inline_svg((folder / "figures" / f"{name}.svg").read_text())
 
 
+def mean_cell(quantity: dict[str, Any] | None) -> str:
+    """A mean with its interval below it, as a cell of a table."""
+    if quantity is None or quantity["mean"] is None:
+        return "–"
+    low, high = quantity["interval"]
+    spread = "" if low is None else f"\n[{low:.3g}, {high:.3g}]"
+    return f"{quantity['mean']:.3g}{spread}"
+
+
 def write_method_page(
     folder: Path, config: Any, *, title: str, subtitle: str, verdict: str, sections: Sequence[Section]
 ) -> None:

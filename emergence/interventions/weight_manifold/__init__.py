@@ -21,6 +21,7 @@ from .convert import ManifoldModel, at, convert, is_manifold, manifold_of
 from .manifolds import MANIFOLDS, Ellipse, Line, LineForm, Torus, WeightManifold
 from .preconditioning import kernel, measured_gram, precondition
 from .spline import Spline
+from .training import ManifoldTraining
 
 __all__ = [
     "MANIFOLDS",
@@ -28,6 +29,7 @@ __all__ = [
     "Line",
     "LineForm",
     "ManifoldModel",
+    "ManifoldTraining",
     "Spline",
     "Torus",
     "WeightManifold",

@@ -12,6 +12,7 @@ from probes import conditioning_bound
 from ...findings import without_nan
 from ..compare.findings import paired
 from ..spatial.findings import mean_interval
+from ..tuning import chosen_rates
 from .config import StructuredStudyConfig
 
 QUANTITIES = {
@@ -30,16 +31,9 @@ SHOWN_SCALE = 0.1
 CELL = ["arm", "depth", "width"]
 
 
-def chosen_rates(table: pd.DataFrame) -> pd.DataFrame:
-    """The learning rate of every arm, depth and width with the least validation error, a mean over seeds."""
-    last: Any = table[(table.quantity == "validation_error") & (table.moment == "end")]
-    means = last.groupby([*CELL, "learning_rate"]).value.mean().reset_index()
-    return means.loc[means.groupby(CELL).value.idxmin(), [*CELL, "learning_rate"]]
-
-
 def seed_table(table: pd.DataFrame) -> pd.DataFrame:
     """One row an arm, depth, width, moment and seed, at the chosen rate; one column a quantity, layers averaged."""
-    at_rate = table.merge(chosen_rates(table))
+    at_rate = table.merge(chosen_rates(table, CELL))
     shown: Any = at_rate[at_rate.quantity.isin(list(QUANTITIES))]
     per_scale = shown.quantity.isin(["sensitivity", "noise_rise", "noise_rise_worst"])
     shown = shown[~per_scale | (shown.coordinate == SHOWN_SCALE)]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from probes.plots.axes import theme
 
-from ..page import Section, saved_figure, write_method_page
+from ..page import Section, mean_cell, saved_figure, write_method_page
 from .config import StructuredStudyConfig
 from .figures import ARM_LABELS, over_depth_figure
 from .findings import QUANTITIES, SHOWN_SCALE, wins
@@ -69,7 +69,7 @@ def _rows(summary: dict[str, Any]) -> list[list[str]]:
     rows = [["arm", "depth", "width", "numbers", "rate", *(QUANTITIES[name] for name in names)]]
     for entry in summary["arms"]:
         head = [ARM_LABELS[entry["arm"]], *(f"{entry[key]:,}" for key in ("depth", "width", "n_parameters"))]
-        rows.append([*head, f"{entry['learning_rate']:g}", *(_cell(entry.get(name)) for name in names)])
+        rows.append([*head, f"{entry['learning_rate']:g}", *(mean_cell(entry.get(name)) for name in names)])
     return rows
 
 
@@ -84,11 +84,3 @@ def _win_rows(summary: dict[str, Any]) -> list[list[str]]:
             )
             rows.append([label, *cells])
     return rows
-
-
-def _cell(quantity: dict[str, Any] | None) -> str:
-    if quantity is None or quantity["mean"] is None:
-        return "–"
-    low, high = quantity["interval"]
-    spread = "" if low is None else f"\n[{low:.3g}, {high:.3g}]"
-    return f"{quantity['mean']:.3g}{spread}"
