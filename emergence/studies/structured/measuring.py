@@ -79,7 +79,7 @@ def _gradients(
 def _jacobian(model: nn.Sequential, inputs: torch.Tensor) -> Iterator[Measurement]:
     """Of the hidden layers together, in double precision: single would call singular what is only badly conditioned."""
     exact = copy.deepcopy(model).double()
-    largest, smallest = _extreme_values(exact[0], exact[1:-1], inputs.double())
+    largest, smallest = _extreme_values(exact[0], nn.Sequential(*list(exact)[1:-1]), inputs.double())
     yield Measurement("condition", float((largest - smallest).mean()))
     yield Measurement("largest_singular_value", float(largest.mean()))
     yield Measurement("smallest_singular_value", float(smallest.mean()))
@@ -91,7 +91,7 @@ def _without_tanh(model: nn.Sequential, inputs: torch.Tensor) -> Iterator[Measur
     This is what the bound speaks of; a tanh may have any slope from zero to one.
     """
     exact = copy.deepcopy(model).double()
-    maps = [layer.linear for layer in exact[1:-1] if isinstance(layer, Layer)]
+    maps = [layer.linear for layer in exact if isinstance(layer, Layer)]
     if maps:
         largest, smallest = _extreme_values(exact[0], nn.Sequential(*maps), inputs.double())
         yield Measurement("condition_without_tanh", float((largest - smallest).max()))

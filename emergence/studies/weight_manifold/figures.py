@@ -13,7 +13,7 @@ from .config import ARMS, ManifoldStudyConfig
 from .findings import QUANTITIES, at_chosen_rates
 from .task import CONTEXTS
 
-ARM_LABELS = {
+ARM_LABELS: dict[str, str] = {
     "manifold": "manifold",
     "plain_gradient": "manifold, no metric",
     "wrong_topology": "manifold, wrong topology",
@@ -36,8 +36,8 @@ def over_context_figure(table: pd.DataFrame, config: ManifoldStudyConfig) -> Fig
     for kind, shade in _SHADES.items():
         for low, high in getattr(CONTEXTS[config.task], kind):
             ax.axvspan(low, high, color=shade, linewidth=0)
-    colors = dict(zip(ARMS, sns.color_palette("colorblind", len(ARMS)), strict=True))
-    for arm in (arm for arm in config.arms if arm in curves.index):
+    colors: dict[str, Any] = dict(zip(ARMS, sns.color_palette("colorblind", len(ARMS)), strict=True))
+    for arm in (arm for arm in config.arms if arm in curves.index.get_level_values("arm")):
         curve = curves[arm]
         ax.plot(
             curve.index, curve, color=colors[arm], label=ARM_LABELS[arm], linewidth=2.5 if arm == "manifold" else 1.2
@@ -54,7 +54,7 @@ def errors_figure(summary: dict[str, Any]) -> Figure:
     """A panel a kind of context: a dot a seed, and the mean with its interval."""
     figure = Figure(figsize=(10, 0.9 + 0.33 * len(summary["arms"])), layout="constrained")
     axes = figure.subplots(1, len(QUANTITIES), sharey=True)
-    colors = dict(zip(ARMS, sns.color_palette("colorblind", len(ARMS)), strict=True))
+    colors: dict[str, Any] = dict(zip(ARMS, sns.color_palette("colorblind", len(ARMS)), strict=True))
     for ax, (quantity, label) in zip(axes, QUANTITIES.items(), strict=True):
         for row, entry in enumerate(summary["arms"]):
             found, color = entry[quantity], colors[entry["arm"]]

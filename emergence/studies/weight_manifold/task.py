@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -99,7 +99,7 @@ class ContextTask:
 
 def digits_task(name: TaskName, *, rng: np.random.Generator) -> ContextTask:
     """The 1797 digits that scikit-learn ships: six tenths to learn, two to choose on, two to report."""
-    data = load_digits()
+    data: Any = load_digits()
     order = rng.permutation(len(data.data))
     pictures, classes = torch.from_numpy(data.data[order] / 16).float(), torch.from_numpy(data.target[order])
     first, second = (round(share * len(order)) for share in (0.6, 0.8))
