@@ -407,7 +407,7 @@ REFUSED_CONVERSIONS: dict[str, tuple[dict[str, Any], str]] = {
     "none": ({"layers": []}, "layers is empty"),
     "not a name": ({"layers": [3]}, "layers must hold names or patterns, got int"),
     "unknown manifold": ({"manifold": "elipse"}, "manifold must be one of line, .* did you mean 'ellipse'"),
-    "class": ({"manifold": Ellipse}, r"settings such as Ellipse\(\), got the class Ellipse"),
+    "class": ({"manifold": Ellipse}, r"settings such as Line\(\), got the class Ellipse"),
     "not a manifold": ({"manifold": 3}, "manifold must be a name or settings such as .*, got int"),
     "spread": ({"spread": -1.0}, "spread must be zero or positive and finite, got -1.0"),
 }
