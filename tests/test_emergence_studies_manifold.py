@@ -127,6 +127,12 @@ def test_topologies_are_the_tasks_own_and_each_others():
         assert type(weight_manifold.manifold_of(network("wrong_topology", task))).__name__ == other
 
 
+@pytest.mark.parametrize(("task", "answering"), [("rotated-digits", 0), ("noisy-digits", -1)])
+def test_the_nearest_of_separate_networks_answers_round_the_circle_too(task, answering):
+    model, x = network("separate", task), torch.rand(3, 64, generator=seeded())
+    torch.testing.assert_close(model(x, torch.full((3,), 0.95)), model.networks[answering](x))
+
+
 def test_film_starts_as_the_plain_network_and_scales_what_it_says():
     model: Any = network("film")
     assert isinstance(model, FiLM)
