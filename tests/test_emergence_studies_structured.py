@@ -170,6 +170,10 @@ def planted() -> pd.DataFrame:
 def test_findings_follow_from_the_table():
     rates = chosen_rates(planted(), CELL).set_index("arm").learning_rate
     assert rates.to_dict() == {"plain": 0.2, "structured": 0.1}
+    tied = planted().replace({"quantity": {"validation_error": "validation_loss"}})
+    equal = tied[tied.quantity == "validation_loss"].assign(quantity="validation_error", value=0.5)
+    rates = chosen_rates(pd.concat([equal, tied]), CELL).set_index("arm").learning_rate
+    assert rates.to_dict() == {"plain": 0.2, "structured": 0.1}  # equal errors: the loss decides
     plain, ours = summarize(planted(), SMALL)["arms"]
     assert plain["error"]["values"] == [10, 11, 12]
     assert ours["error"]["values"] == [9, 9, 9]

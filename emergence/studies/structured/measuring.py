@@ -51,6 +51,8 @@ def measure(
         model = exported
     yield Measurement("error", task.error(model))
     yield Measurement("validation_error", ExampleTask(task.train, validation).error(model))
+    with torch.no_grad():
+        yield Measurement("validation_loss", task.loss(model, validation).item())
     yield Measurement("train_loss", task.loss(model, task.train).item())
     batches = list(zip(*(t[: N_BATCHES * BATCH].split(BATCH) for t in task.train), strict=True))
     yield from _gradients(model, task, batches, rng)
