@@ -76,7 +76,8 @@ HELP = """usage: emergence COMMAND [options]
                     modular-addition, cognitive
   spatial continual   the same, then new tasks: what they cost the old ones
   structured TASK   structured layers against three controls, over depth: regression, digits, breast-cancer, diabetes
-  manifold TASK     weights that follow a context against other ways to tell it: rotated-digits, noisy-digits
+  manifold TASK     weights that follow a context against other ways to tell it: rotated-digits, noisy-digits,
+                    gravity-strength, gravity-direction, direction-and-restitution
 
 emergence run --preset quick     a minute or so, to see it work
 emergence run                    the standard study, about five minutes on two cores
@@ -218,14 +219,14 @@ def _structured(arguments: list[str]) -> int:
 
 
 def _manifold(arguments: list[str]) -> int:
-    from .studies.weight_manifold.config import TASKS, ManifoldArguments, ManifoldStudyConfig
+    from .studies.weight_manifold.config import DIGITS, PARTICLES, ManifoldArguments, SteeredArguments, default_config
     from .studies.weight_manifold.page import verdict
     from .studies.weight_manifold.study import run_manifold_study
 
     def default(task: Any) -> ManifoldArguments:
-        return ManifoldArguments(ManifoldStudyConfig(task=task))
+        return (ManifoldArguments if task in DIGITS else SteeredArguments)(default_config(task))
 
-    return _study_of_task("manifold", arguments, TASKS, default, run_manifold_study, verdict)
+    return _study_of_task("manifold", arguments, [*DIGITS, *PARTICLES], default, run_manifold_study, verdict)
 
 
 def _study_of_task(

@@ -139,11 +139,11 @@ def _head(curves: Curves, seed: int, step: int, layer: int, head: int, *, with_o
     entry["is_contact_head"] = CRITERIA.met_by(entry)
     if with_onset:
         steps, values, _ = curves.over_steps("contact_ap", **at)
-        entry |= _onset(steps, values, _rng(seed, layer, head))
+        entry |= onset_of(steps, values, _rng(seed, layer, head))
     return entry
 
 
-def _onset(steps: np.ndarray, values: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
+def onset_of(steps: np.ndarray, values: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
     """When the curve began to rise; NaN where it did not, or where too few checkpoints were measured to tell."""
     usable = (steps > 0) & np.isfinite(values)  # looked for in log step, where step 0 has no place
     if usable.sum() < LEAST_POINTS_OF_AN_ONSET:

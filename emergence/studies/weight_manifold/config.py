@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 import tyro
 
-from ...config import SGD, TrainingConfig, _require, _require_counts
+from ...config import SGD, AdamW, TrainingConfig, _require, _require_counts
 from ..spatial.config import require_distinct
 
-TaskName = Literal["rotated-digits", "noisy-digits"]
-TASKS: tuple[TaskName, ...] = ("rotated-digits", "noisy-digits")
+DigitsName = Literal["rotated-digits", "noisy-digits"]
+ParticlesName = Literal["gravity-strength", "gravity-direction", "direction-and-restitution"]
+TaskName = Literal[DigitsName, ParticlesName]
+DIGITS: tuple[DigitsName, ...] = get_args(DigitsName)
+PARTICLES: tuple[ParticlesName, ...] = get_args(ParticlesName)
 ArmName = Literal[
-    "manifold", "plain_gradient", "wrong_topology", "raw", "raw_wide", "basis", "basis_wide", "film", "separate"
+    "manifold",
+    "plain_gradient",
+    "wrong_topology",
+    "plain",
+    "raw",
+    "raw_wide",
+    "basis",
+    "basis_wide",
+    "film",
+    "separate",
 ]
-ARMS: tuple[ArmName, ...] = (
-    "manifold", "plain_gradient", "wrong_topology", "raw", "raw_wide", "basis", "basis_wide", "film", "separate"
-)  # fmt: skip
+ARMS: tuple[ArmName, ...] = get_args(ArmName)
 
 
 @dataclass(frozen=True)
@@ -27,42 +37,49 @@ class ManifoldStudyConfig:
 
     Attributes:
         task: handwritten digits turned by a context on a circle, or with noise of a context's strength.
-        arms: the manifold of the task's topology; the same without its metric; the other topology, with its metric;
-            the context as one more input (raw) or as the manifold's basis functions (basis), each as wide as the
-            manifold or so wide that it has as many numbers (wide); hidden layers scaled and shifted by the context
-            (FiLM); a network of its own for each of ``N_SEPARATE`` parts of the contexts.
+        arms: the manifold of the task's topology; the same without its metric; another topology, with its metric; the
+            network that is not told the context (plain); the context as further inputs (raw) or as the manifold's basis
+            functions (basis), each as wide as the manifold or so wide that it has as many numbers (wide); units scaled
+            and shifted by the context (FiLM); a network of its own for each of ``N_SEPARATE`` parts of the contexts.
         width: of two hidden layers.
         learning_rates: the same to every arm.
         seeds: training runs of each arm at each rate.
-        n_steps: of training, each, by stochastic gradients with momentum.
+        n_steps: of training, each.
         batch_size: examples a step, each at a context of its own.
     """
 
-    task: Annotated[TaskName, tyro.conf.Suppress] = "rotated-digits"
+    task: Annotated[DigitsName | ParticlesName, tyro.conf.Suppress] = "rotated-digits"
     arms: tuple[ArmName, ...] = ARMS
     width: int = 64
-    learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1)
+    learning_rates: tuple[float, ...] = (0.03, 0.1, 0.3)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     n_steps: int = 4000
     batch_size: int = 128
 
+    tasks: ClassVar[tuple[str, ...]] = DIGITS
+    n_checkpoints: ClassVar[int] = 2
+
     def __post_init__(self) -> None:
         require_distinct(self, "arms", "learning_rates", "seeds")
-        _require(self.task in TASKS, "task", f"one of {', '.join(TASKS)}", self.task)
+        _require(self.task in self.tasks, "task", f"one of {', '.join(self.tasks)}", self.task)
         _require(set(self.arms) <= set(ARMS), "arms", f"among {', '.join(ARMS)}", self.arms)
         _require(min(self.learning_rates) > 0, "learning_rates", "positive", self.learning_rates)
         _require(min(self.seeds) >= 0, "seeds", "zero or positive", self.seeds)
         _require_counts(self, "weight-manifold study", 1, "width", "n_steps", "batch_size")
+
+    def optimizer(self, learning_rate: float) -> SGD | AdamW:
+        """Stochastic gradients with momentum, under which the metric is what the method says."""
+        return SGD(learning_rate=learning_rate, momentum=0.9)
 
     def training(self, learning_rate: float) -> TrainingConfig:
         """The same schedule for all: a short rise, and a fall over the last quarter."""
         return TrainingConfig(
             n_steps=self.n_steps,
             batch_size=self.batch_size,
-            optimizer=SGD(learning_rate=learning_rate, momentum=0.9),
+            optimizer=self.optimizer(learning_rate),
             n_warmup_steps=self.n_steps // 20,
             n_decay_steps=self.n_steps // 4,
-            n_checkpoints=2,
+            n_checkpoints=self.n_checkpoints,
         )
 
     @property
@@ -71,6 +88,43 @@ class ManifoldStudyConfig:
         return [
             ManifoldRun(arm, rate, seed) for arm in self.arms for rate in self.learning_rates for seed in self.seeds
         ]
+
+
+@dataclass(frozen=True)
+class SteeredStudyConfig(ManifoldStudyConfig):
+    """Train particle transformers that gravity steers through their weights, against other ways to tell them.
+
+    Attributes:
+        task: hard discs under gravity of a context's strength (line), direction (ellipse), or of a context's direction
+            with its restitution (torus).
+        arms: see ``ManifoldStudyConfig``; FiLM scales and shifts what the norms before attention and MLP give.
+        width: of the residual stream of two layers with four heads.
+        learning_rates: the same to every arm.
+        seeds: training runs of each arm at each rate.
+        n_steps: of training, each, by Adam after the metric.
+        batch_size: scenes a step, each at a context of its own.
+    """
+
+    task: Annotated[DigitsName | ParticlesName, tyro.conf.Suppress] = "gravity-direction"
+    width: int = 32
+    learning_rates: tuple[float, ...] = (1e-3, 3e-3)
+    n_steps: int = 2000
+
+    tasks: ClassVar[tuple[str, ...]] = PARTICLES
+    n_checkpoints: ClassVar[int] = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.width % 4 == 0, "width", "a multiple of 4, the number of heads", self.width)
+
+    def optimizer(self, learning_rate: float) -> SGD | AdamW:
+        """Adam, by which transformers are trained."""
+        return AdamW(learning_rate=learning_rate)
+
+
+def default_config(task: TaskName) -> ManifoldStudyConfig:
+    """The settings to begin from."""
+    return ManifoldStudyConfig(task=task) if task in DIGITS else SteeredStudyConfig(task=task)
 
 
 @dataclass(frozen=True)
@@ -86,6 +140,19 @@ class ManifoldArguments:
     study: Annotated[ManifoldStudyConfig, tyro.conf.arg(name="")] = field(default_factory=ManifoldStudyConfig)
     out: Path | None = None
     n_workers: int = 0
+
+
+@dataclass(frozen=True)
+class SteeredArguments(ManifoldArguments):
+    """Train every arm, measure it at contexts seen and never seen, walk its weights, write report.html.
+
+    Attributes:
+        study: all settings of the study.
+        out: folder; the same command again resumes it. Default: runs/manifold-TASK.
+        n_workers: runs trained side by side; 0 takes as many as there are cores.
+    """
+
+    study: Annotated[SteeredStudyConfig, tyro.conf.arg(name="")] = field(default_factory=SteeredStudyConfig)
 
 
 @dataclass(frozen=True)

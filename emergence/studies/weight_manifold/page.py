@@ -11,8 +11,8 @@ from probes.plots.axes import theme
 
 from ..page import Section, mean_cell, saved_figure, write_method_page
 from .config import ManifoldStudyConfig
-from .figures import ARM_LABELS, errors_figure, over_context_figure
-from .findings import QUANTITIES
+from .figures import ARM_LABELS, error_label, errors_figure, heads_figure, landscape_figure, over_context_figure
+from .findings import QUANTITIES, WALK_QUANTITIES
 
 
 def write_page(folder: Path, config: ManifoldStudyConfig, table: pd.DataFrame, summary: dict[str, Any]) -> None:
@@ -23,7 +23,10 @@ def write_page(folder: Path, config: ManifoldStudyConfig, table: pd.DataFrame, s
     rates = ", ".join(f"{rate:g}" for rate in config.learning_rates)
     sections = [
         Section(
-            "Error along the contexts", "", along, "Means over seeds. Grey: held out; darker: far from any learnt."
+            "Error along the contexts",
+            f"Error: {error_label(config)}.",
+            along,
+            "Means over seeds. Grey: held out; darker: far from any learnt.",
         ),
         Section("Learnt and never seen", "", errors, "Small dots: seeds. Large: mean with Student's 95 % interval."),
         Section(
@@ -32,6 +35,7 @@ def write_page(folder: Path, config: ManifoldStudyConfig, table: pd.DataFrame, s
             "Differences are the manifold's error less the arm's, paired by seed; not corrected for their number.",
             table=_rows(summary),
         ),
+        *_walk_sections(folder, config, table, summary),
     ]
     write_method_page(
         folder,
@@ -41,6 +45,32 @@ def write_page(folder: Path, config: ManifoldStudyConfig, table: pd.DataFrame, s
         verdict=verdict(summary),
         sections=sections,
     )
+
+
+def _walk_sections(folder: Path, config: ManifoldStudyConfig, table: pd.DataFrame, summary: dict[str, Any]) -> list:
+    if not summary["walks"]:
+        return []
+    with theme():
+        heads = saved_figure(heads_figure(table, config), folder, "heads") if "manifold" in config.arms else None
+        landscape = saved_figure(landscape_figure(table, config), folder, "landscape")
+    return [
+        Section(
+            "Contact heads along the manifold",
+            "A head's average precision at telling who collides before the next frame, on scenes of each context. "
+            "The plain transformer learnt from the same scenes, and is not told their context.",
+            heads,
+            "Thin lines: seeds. Thick: their mean.",
+        ),
+        Section(
+            "The landscape along the manifold",
+            "Of the ordinary transformer at each point, on scenes of its context.",
+            landscape,
+            "Thin lines: seeds. Thick: their mean.",
+        ),
+        Section(
+            "Every number of the walk", "Means over seeds with Student's 95 % interval.", table=_walk_rows(summary)
+        ),
+    ]
 
 
 def verdict(summary: dict[str, Any]) -> str:
@@ -69,4 +99,14 @@ def _rows(summary: dict[str, Any]) -> list[list[str]]:
                 *(mean_cell(entry.get(f"{quantity}_difference")) for quantity in QUANTITIES),
             ]
         )
+    return rows
+
+
+def _walk_rows(summary: dict[str, Any]) -> list[list[str]]:
+    """A row a quantity, a column an arm, and how they differ."""
+    walks = {entry["arm"]: entry for entry in summary["walks"]}
+    rows = [["", *(ARM_LABELS[arm] for arm in walks), "manifold less plain"]]
+    for quantity, label in WALK_QUANTITIES.items():
+        difference = walks.get("plain", {}).get(f"{quantity}_difference")
+        rows.append([label, *(mean_cell(entry[quantity]) for entry in walks.values()), mean_cell(difference)])
     return rows

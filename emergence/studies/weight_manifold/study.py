@@ -19,19 +19,22 @@ from ...interventions.intervention import Intervention
 from ...training import missing_steps, train
 from ..study import method_study
 from .config import ManifoldRun, ManifoldStudyConfig
+from .contexts import KINDS, Kind, along, as_tensor, contexts_of, even_shares
 from .networks import make_network
-from .task import CONTEXTS, ContextTask, Range, digits_task, uniform
+from .particles import ParticlesTask
+from .task import ContextTask, make_task
+from .walk import STATIONS, WALKED, head_scores, landscape, walk_contexts
 
 N_GRID = 41
 """Contexts from zero to one at which the error is told."""
 N_CONTEXTS = 20
-"""Contexts of each kind (learnt, interpolated, extrapolated) over which errors are averaged; at each, all digits."""
+"""Contexts of each kind (learnt, interpolated, extrapolated) over which errors are averaged; at each, all examples."""
 
 
 def _train_and_measure(cell: tuple[Path, ManifoldStudyConfig, ManifoldRun]) -> pd.DataFrame:
-    """Train one run and measure it. All arms of a seed see the same digits at the same contexts."""
+    """Train one run and measure it. All arms of a seed see the same examples at the same contexts."""
     folder, config, run = cell
-    task = digits_task(config.task, rng=np.random.default_rng((run.seed, 1)))
+    task = make_task(config.task, run.seed)
     training = config.training(run.learning_rate)
 
     def make_model() -> nn.Module:
@@ -39,25 +42,23 @@ def _train_and_measure(cell: tuple[Path, ManifoldStudyConfig, ManifoldRun]) -> p
 
     checkpoints = Checkpoints(folder / "checkpoints" / run.name, make_model)
     model = make_model()
-    diverged = False
     if missing_steps(training, checkpoints):
+        method = method_at_work(run, config, model)
         try:
-            train(
-                model,
-                task,
-                training,
-                seed=run.seed,
-                checkpoints=checkpoints,
-                intervention=method_at_work(run, config, model),
-            )
+            train(model, task, training, seed=run.seed, checkpoints=checkpoints, intervention=method)
         except FloatingPointError:  # this learning rate is not one to choose
-            diverged = True
-    if diverged:
-        found = [Measurement("validation_error", np.inf)]
-    else:
-        found = list(measure(checkpoints.load(training.n_steps), task, np.random.default_rng((run.seed, 2))))
-    rows = [("end", m.quantity, m.coordinate, m.value) for m in found]
-    table = pd.DataFrame(rows, columns=["moment", "quantity", "coordinate", "value"])
+            return _table([(training.n_steps, Measurement("validation_error", np.inf))], run, model)
+    trained, rng = checkpoints.load(training.n_steps), np.random.default_rng((run.seed, 2))
+    rows = [(training.n_steps, found) for found in measure(trained, task, rng)]
+    if isinstance(task, ParticlesTask) and run.arm in WALKED:
+        rows += list(_walk(checkpoints, task))
+    return _table(rows, run, model)
+
+
+def _table(rows: list[tuple[int, Measurement]], run: ManifoldRun, model: nn.Module) -> pd.DataFrame:
+    last = max(step for step, _ in rows)
+    table = pd.DataFrame([{"step": step, **asdict(found)} for step, found in rows])
+    table = table.assign(moment=np.where(table.step == last, "end", "training"))
     return table.assign(**asdict(run), n_parameters=sum(p.numel() for p in model.parameters()))
 
 
@@ -65,31 +66,35 @@ def method_at_work(run: ManifoldRun, config: ManifoldStudyConfig, model: nn.Modu
     """The metric of the contexts learnt, which are not uniform, for the arms that have one."""
     if run.arm not in ("manifold", "wrong_topology"):
         return Intervention()
-    shares = (np.arange(10_000) + 0.5) / 10_000
-    contexts = torch.from_numpy(uniform(CONTEXTS[config.task].learnt, shares))
+    contexts = as_tensor(contexts_of(config.task, "learnt", even_shares(config.task, 10_000))).double()
     gram = weight_manifold.measured_gram(weight_manifold.manifold_of(model), contexts)
     return weight_manifold.ManifoldTraining(model, gram)
 
 
 def measure(model: nn.Module, task: ContextTask, rng: np.random.Generator) -> Iterator[Measurement]:
     """Errors at contexts learnt and held out, along all contexts, and on validation at contexts learnt."""
-    contexts = CONTEXTS[task.name]
-    yield Measurement("validation_error", _mean_error(model, task, task.validation, contexts.learnt, rng))
-    for kind in ("learnt", "interpolation", "extrapolation"):
-        yield Measurement(f"error_{kind}", _mean_error(model, task, task.test, getattr(contexts, kind), rng))
-    for context in np.linspace(0, 1, N_GRID):
-        yield Measurement("error", task.error(model, task.test, context, rng), coordinate=float(context))
+    yield Measurement("validation_error", _mean_error(model, task, "validation", "learnt", rng))
+    for kind in KINDS:
+        yield Measurement(f"error_{kind}", _mean_error(model, task, "test", kind, rng))
+    places = np.linspace(0, 1, N_GRID)
+    for place, context in zip(places, along(task.name, places), strict=True):
+        yield Measurement("error", task.error(model, "test", context, rng), coordinate=float(place))
 
 
-def _mean_error(
-    model: nn.Module,
-    task: ContextTask,
-    examples: tuple[torch.Tensor, torch.Tensor],
-    ranges: tuple[Range, ...],
-    rng: np.random.Generator,
-) -> float:
-    shares = (np.arange(N_CONTEXTS) + 0.5) / N_CONTEXTS
-    return float(np.mean([task.error(model, examples, context, rng) for context in uniform(ranges, shares)]))
+def _mean_error(model: nn.Module, task: ContextTask, part: str, kind: Kind, rng: np.random.Generator) -> float:
+    contexts = contexts_of(task.name, kind, even_shares(task.name, N_CONTEXTS))
+    return float(np.mean([task.error(model, part, context, rng) for context in contexts]))
+
+
+def _walk(checkpoints: Checkpoints, task: ParticlesTask) -> Iterator[tuple[int, Measurement]]:
+    """Heads at the stations over training, and all along the manifold at the end, with the landscape."""
+    *earlier, last = checkpoints.steps
+    for step in earlier:
+        for found in head_scores(checkpoints.load(step), task, walk_contexts()[STATIONS]):
+            yield step, found
+    trained, generator = checkpoints.load(last), torch.Generator().manual_seed(task.seed)
+    for found in (*head_scores(trained, task, walk_contexts()), *landscape(trained, task, generator)):
+        yield last, found
 
 
 run_manifold_study = method_study(_train_and_measure)
