@@ -22,6 +22,7 @@ PROFILE_LEVEL = 0.98
 ramps, relaxations, cubic steps, power laws and logistics at 5 % noise, 0.95 covered 91 %, 0.98 covers 95 %."""
 
 _N_COARSE, _N_FINE, _N_DURATIONS = 48, 50, 14
+_ROUNDING = 1e-14  # share of the sum of squares below which a residual one is rounding, and may come out negative
 _N_PARAMETERS = 5  # level, onset, duration, two slopes
 
 
@@ -168,7 +169,7 @@ def _rss(y: np.ndarray, directions: np.ndarray) -> np.ndarray:
     for i, block in enumerate(directions):  # (duration, point, direction)
         along = (y @ block.transpose(1, 0, 2).reshape(block.shape[1], -1)).reshape(len(y), len(block), -1)
         explained[:, i] = (along**2).sum(axis=-1)
-    return total[:, None, None] - explained
+    return np.maximum(total[:, None, None] - explained, _ROUNDING * total[:, None, None])
 
 
 def _coarse_grid(t: np.ndarray) -> _Grid:
@@ -322,7 +323,7 @@ def detect_onset(
 def _explained(y: np.ndarray, grid: _Grid) -> np.ndarray:
     """Explained over unexplained sum of squares of each curve ``(curve, point)``, at its closest shape."""
     total = ((y - y.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1)
-    rss = np.maximum(grid.profiles(y).min(axis=(0, 2)), 1e-24 * total + 1e-300)
+    rss = np.maximum(grid.profiles(y).min(axis=(0, 2)), 1e-300)
     return (total - rss) / rss
 
 

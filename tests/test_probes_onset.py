@@ -68,6 +68,14 @@ def test_noise_free_kink_is_found(kind, rng):
     assert found.p_value == pytest.approx(1 / 500)
 
 
+@pytest.mark.parametrize("n", range(18, 30))
+def test_a_curve_that_fits_exactly_is_no_trouble(n, rng):
+    t = np.append(np.unique(np.geomspace(1, 999, n).round()), 1000)
+    onset = detect_onset(t, 0.1 + 0.7 * np.maximum(0, np.log10(t / 100)), rng=rng)
+    assert t[t < 100][-1] <= onset.step <= t[t > 100][0]
+    assert onset.interval[0] <= onset.step <= onset.interval[1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("grid", ["linear", "log"])
 def test_onset_beats_level_shifts_and_its_interval_covers(grid):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +19,7 @@ class ContextBatch(NamedTuple):
     targets: Tensor
 
 
+@runtime_checkable
 class ContextTask(Protocol):
     """Learnt at contexts of its own; two parts are kept out, one to choose the learning rate on, one to report."""
 
