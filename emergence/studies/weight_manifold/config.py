@@ -51,7 +51,7 @@ class ManifoldStudyConfig:
     task: Annotated[DigitsName | ParticlesName, tyro.conf.Suppress] = "rotated-digits"
     arms: tuple[ArmName, ...] = ARMS
     width: int = 64
-    learning_rates: tuple[float, ...] = (0.03, 0.1, 0.3)
+    learning_rates: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     n_steps: int = 4000
     batch_size: int = 128
@@ -107,8 +107,8 @@ class SteeredStudyConfig(ManifoldStudyConfig):
 
     task: Annotated[DigitsName | ParticlesName, tyro.conf.Suppress] = "gravity-direction"
     width: int = 32
-    learning_rates: tuple[float, ...] = (1e-3, 3e-3)
-    n_steps: int = 2000
+    learning_rates: tuple[float, ...] = (3e-3, 1e-2)
+    n_steps: int = 1000
 
     tasks: ClassVar[tuple[str, ...]] = PARTICLES
     n_checkpoints: ClassVar[int] = 20

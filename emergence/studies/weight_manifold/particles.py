@@ -20,15 +20,15 @@ from .contexts import as_tensor, contexts_of, even_shares
 from .task import ContextBatch
 
 N_FEATURES, N_OUTPUTS = 6, 4
-STRONGEST = 4.0
+STRONGEST = 6.0
 """Gravity at strength one; in a frame interval it changes velocities by half their deviation at the start."""
-GRAVITY = 2.0
+GRAVITY = 4.0
 """Its strength where the direction is the context."""
 LEAST_RESTITUTION = 0.4
 """At context 0; elastic at 0.5."""
-N_CONTEXTS, N_SYSTEMS, N_FRAMES, FRAME_INTERVAL = 200, 25, 9, 0.1
+N_CONTEXTS, N_SYSTEMS, N_FRAMES, FRAME_INTERVAL = 200, 50, 5, 0.1
 """To learn from: contexts, boxes at each, frames a box."""
-N_TEST_SYSTEMS = 40
+N_TEST_SYSTEMS = 80
 """Boxes at each context kept out."""
 _PARTS = {"train": 0, "validation": 1, "test": 2}
 
