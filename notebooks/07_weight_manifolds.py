@@ -12,6 +12,7 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -76,7 +77,7 @@ no_metric = train(weight_manifold.convert(plain, ["0", "2", "4"], "ellipse", gen
 # %%
 angles = np.arange(10) / 10
 digit = task.test[0][:1]
-walk = [weight_manifold.at(m, float(angle)) for angle in angles]
+walk: list[Any] = [weight_manifold.at(m, float(angle)) for angle in angles]
 strength = walk[0][0].weight.norm(dim=1)
 units = strength.argsort(descending=True)[:3]
 figure = Figure(figsize=(11, 4.8), layout="constrained")
@@ -97,9 +98,10 @@ figure
 # layer; the size of its axes against its center tells how much a layer needs the context.
 
 # %%
-for layer in ("0", "2", "4"):
-    center, first, second = (float(p.norm()) for p in m.model.get_submodule(layer).weight.detach())
-    print(f"layer {layer}: center {center:.2f}, axes {first:.2f} and {second:.2f}")
+for name, points in m.named_parameters():
+    if name.endswith("weight"):
+        center, first, second = (float(p.norm()) for p in points)
+        print(f"{name}: center {center:.2f}, axes {first:.2f} and {second:.2f}")
 
 # %% [markdown]
 # ## Every probe walks along

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import tyro
@@ -83,21 +82,6 @@ class SpatialStudyConfig:
             for strength in (self.strengths if arm != "none" else (1.0,))
             for seed in self.seeds
         ]
-
-
-@dataclass(frozen=True)
-class SpatialArguments:
-    """Train the arms of an example, measure how modular they end, write report.html.
-
-    Attributes:
-        study: all settings of the study.
-        out: folder; the same command again resumes it. Default: runs/spatial-EXAMPLE.
-        n_workers: runs trained side by side; 0 takes as many as there are cores.
-    """
-
-    study: Annotated[SpatialStudyConfig, tyro.conf.arg(name="")] = field(default_factory=SpatialStudyConfig)
-    out: Path | None = None
-    n_workers: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import tyro
@@ -83,21 +82,6 @@ class StructuredStudyConfig:
             for rate in self.learning_rates
             for seed in self.seeds
         ]
-
-
-@dataclass(frozen=True)
-class StructuredArguments:
-    """Train every arm over depth, measure how well conditioned it is, write report.html.
-
-    Attributes:
-        study: all settings of the study.
-        out: folder; the same command again resumes it. Default: runs/structured-TASK.
-        n_workers: runs trained side by side; 0 takes as many as there are cores.
-    """
-
-    study: Annotated[StructuredStudyConfig, tyro.conf.arg(name="")] = field(default_factory=StructuredStudyConfig)
-    out: Path | None = None
-    n_workers: int = 0
 
 
 @dataclass(frozen=True)

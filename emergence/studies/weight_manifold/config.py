@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, get_args
 
 import tyro
@@ -120,39 +119,6 @@ class SteeredStudyConfig(ManifoldStudyConfig):
     def optimizer(self, learning_rate: float) -> SGD | AdamW:
         """Adam, by which transformers are trained."""
         return AdamW(learning_rate=learning_rate)
-
-
-def default_config(task: TaskName) -> ManifoldStudyConfig:
-    """The settings to begin from."""
-    return ManifoldStudyConfig(task=task) if task in DIGITS else SteeredStudyConfig(task=task)
-
-
-@dataclass(frozen=True)
-class ManifoldArguments:
-    """Train every arm, measure it at contexts seen and never seen, write report.html.
-
-    Attributes:
-        study: all settings of the study.
-        out: folder; the same command again resumes it. Default: runs/manifold-TASK.
-        n_workers: runs trained side by side; 0 takes as many as there are cores.
-    """
-
-    study: Annotated[ManifoldStudyConfig, tyro.conf.arg(name="")] = field(default_factory=ManifoldStudyConfig)
-    out: Path | None = None
-    n_workers: int = 0
-
-
-@dataclass(frozen=True)
-class SteeredArguments(ManifoldArguments):
-    """Train every arm, measure it at contexts seen and never seen, walk its weights, write report.html.
-
-    Attributes:
-        study: all settings of the study.
-        out: folder; the same command again resumes it. Default: runs/manifold-TASK.
-        n_workers: runs trained side by side; 0 takes as many as there are cores.
-    """
-
-    study: Annotated[SteeredStudyConfig, tyro.conf.arg(name="")] = field(default_factory=SteeredStudyConfig)
 
 
 @dataclass(frozen=True)

@@ -123,14 +123,15 @@ def landscape_figure(table: pd.DataFrame, config: ManifoldStudyConfig) -> Figure
     """Learning coefficient and curvature along the walk."""
     rows: Any = at_chosen_rates(table)
     figure = Figure(figsize=(10, 3.2), layout="constrained")
-    for ax, (quantity, label) in zip(figure.subplots(1, 3), LANDSCAPE_LABELS.items(), strict=True):
+    axes = figure.subplots(1, len(LANDSCAPE_LABELS))
+    for ax, (quantity, label) in zip(axes, LANDSCAPE_LABELS.items(), strict=True):
         _context_axis(ax, config.task)
         for arm in (arm for arm in WALKED if arm in config.arms):
             found = rows[(rows.arm == arm) & (rows.quantity == quantity)]
             _mean_and_seeds(ax, found.pivot_table(index="coordinate", columns="seed", values="value"), arm)
         ax.set_title(label, fontsize=10)
         ax.set_ylim(0, None)
-    ax.legend(fontsize=8)
+    axes[-1].legend(fontsize=8)
     return figure
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from dataclasses import dataclass
+from typing import Literal
 
 from simulators.cognitive import TASKS
 
@@ -100,18 +97,3 @@ class ContinualStudyConfig:
     def prices_later(self, arm: ArmName) -> tuple[float, ...]:
         """What is trained after a run of an arm; without a price there is nothing to change."""
         return self.later_prices if arm != "none" else (1.0,)
-
-
-@dataclass(frozen=True)
-class ContinualArguments:
-    """Teach arms old tasks, then new ones alone; measure what the new cost the old, write report.html.
-
-    Attributes:
-        study: all settings of the study.
-        out: folder; the same command again resumes it. Default: runs/spatial-continual-EXAMPLE.
-        n_workers: runs trained side by side; 0 takes as many as there are cores.
-    """
-
-    study: Annotated[ContinualStudyConfig, tyro.conf.arg(name="")] = field(default_factory=ContinualStudyConfig)
-    out: Path | None = None
-    n_workers: int = 0
