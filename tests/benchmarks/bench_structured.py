@@ -1,6 +1,6 @@
 """What a training step costs with structured layers, in steps of plain ones: CPU time, interleaved rounds.
 
-A perceptron of 8 layers, 128 wide, at three sizes of batch, and the particle transformer as the standard study trains
+A perceptron of 8 layers, 128 wide, at four sizes of batch, and the particle transformer as the standard study trains
 it: forward, backward, Adam (goal for the default structure: 1.5).
 """
 
@@ -25,7 +25,7 @@ from emergence.model import ParticleTransformer
 from emergence.perceptron import Perceptron
 
 RESULTS = Path(__file__).parent / "results" / "structured.json"
-WIDTH, DEPTH, BATCHES = 128, 8, (128, 1024, 4096)
+WIDTH, DEPTH, BATCHES = 128, 8, (128, 256, 1024, 4096)
 LAYERS = ["linear*"]
 PARTICLE_LAYERS = ["blocks.*.attn", "blocks.*.mlp"]
 
