@@ -176,7 +176,11 @@ class ParticleTransformer(HookedRootModule):
         resid = self.hook_embed(F.linear(features, self.W_E.T, self.b_E))
         for block in self.blocks:
             resid = block(resid)
-        return F.linear(self.ln_final(resid), self.W_U.T, self.b_U)
+        return self.read_out(self.ln_final(resid))
+
+    def read_out(self, resid: Float[Tensor, "batch particle d_model"]) -> Float[Tensor, "batch particle output"]:
+        """From the residual stream to predictions."""
+        return F.linear(resid, self.W_U.T, self.b_U)
 
     def use_explicit_attention(self, explicit: bool = True) -> ParticleTransformer:
         """Choose the attention path for good; second-order probes need the explicit one. Returns the model."""
