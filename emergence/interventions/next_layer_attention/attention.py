@@ -169,7 +169,8 @@ def check_attention(attention: NeuronAttention, weight: Tensor, name: str) -> No
 
     Raises:
         TypeError: a callable that fails, or is not differentiable.
-        ValueError: it is not elementwise, or its derivative has another shape, is not finite or zero everywhere.
+        ValueError: it is not elementwise or finite, or its derivative has another shape, is not finite, or is zero
+            everywhere.
     """
     weight = weight.detach()
     if isinstance(attention, Elementwise):
@@ -178,11 +179,7 @@ def check_attention(attention: NeuronAttention, weight: Tensor, name: str) -> No
     if derivative.shape != weight.shape:
         shapes = f"{tuple(derivative.shape)} for a weight of shape {tuple(weight.shape)}"
         raise ValueError(f"attention must have a derivative of the weight's shape, got {shapes}")
-    if not derivative.isfinite().all():
-        where = weight[~derivative.isfinite()].flatten()[0].item()
-        raise ValueError(
-            f"attention must have finite derivatives, got none at a weight of {where:.4g} of {name}; smooth it there"
-        )
+    _check_finite("derivatives", derivative, weight)
     if isinstance(attention, Elementwise) and weight.any() and not derivative.any():
         raise ValueError(f"attention has a derivative of zero at every weight of {name}; nothing would be learned")
 
@@ -200,6 +197,7 @@ def _check_function(function: Callable[[Tensor], Tensor], weight: Tensor) -> Non
         raise ValueError(f"attention must be elementwise: of shape {tuple(weight.shape)} here, got {got}")
     if not paid.requires_grad:
         raise TypeError("attention must be differentiable by torch, got numbers without a gradient")
+    _check_finite("values", paid.detach(), weight)
     flat, expected = weight.flatten(), paid.detach().flatten()
     for k in {0, len(flat) // 2, len(flat) - 1}:
         alone = function(torch.stack([flat[k], 2 * flat[k] + 1]))[0]  # in other company
@@ -207,6 +205,12 @@ def _check_function(function: Callable[[Tensor], Tensor], weight: Tensor) -> Non
             raise ValueError(
                 "attention must be elementwise, but its value at a weight depends on others; see Competitive()"
             )
+
+
+def _check_finite(what: str, numbers: Tensor, weight: Tensor) -> None:
+    if not numbers.isfinite().all():
+        where = weight[~numbers.isfinite()][0].item()
+        raise ValueError(f"attention must have finite {what}, got none at a weight of {where:.4g}; smooth it there")
 
 
 def _total(square: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -149,8 +149,11 @@ def named_feedback(
     """
     if callable(attention) and not isinstance(attention, type | NeuronAttention | Feedback):
         attention = Elementwise(attention)
-    kinds = cast(Any, NeuronAttention | Feedback)
-    chosen: NeuronAttention | Feedback = by_name("attention", attention, {**ATTENTIONS, **FEEDBACKS}, kinds)
+    if isinstance(attention, Feedback):
+        chosen = attention
+    else:
+        named: dict[str, NeuronAttention | Feedback] = {**ATTENTIONS, **FEEDBACKS}
+        chosen = by_name("attention", attention, named, NeuronAttention)
     if isinstance(chosen, NeuronAttention):
         return FromAttention(chosen, match_norm)
     if not match_norm:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,36 +11,36 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-class LinearMap(Protocol):
+class LinearMap:
     """A map with weights ``(listener, source, ...)``."""
 
     def outputs(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Its value."""
-        ...
+        raise NotImplementedError
 
     def to_sources(self, signal: Tensor, x: Tensor, matrix: Tensor) -> Tensor:
         """The gradient of ``x`` if ``matrix`` were the weight."""
-        ...
+        raise NotImplementedError
 
     def to_weight(self, signal: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         """The gradient of the weight."""
-        ...
+        raise NotImplementedError
 
     def to_bias(self, signal: Tensor) -> Tensor:
         """The gradient of the bias."""
-        ...
+        raise NotImplementedError
 
     def n_sources(self, x_shape: torch.Size) -> int:
         """Neurons, or channels of them, that it hears."""
-        ...
+        raise NotImplementedError
 
     def over_positions(self, projected: Tensor, x_shape: torch.Size) -> Tensor | None:
         """``projected``, sources last, in the shape of ``x``; None if it does not fit."""
-        ...
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(LinearMap):
     """``F.linear``."""
 
     def outputs(
@@ -79,7 +79,7 @@ DENSE = Dense()
 
 
 @dataclass(frozen=True)
-class Convolution:
+class Convolution(LinearMap):
     """``F.conv1d`` to ``conv3d`` with zeros around.
 
     Attributes:

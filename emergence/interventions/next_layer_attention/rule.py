@@ -43,7 +43,7 @@ class Route:
         """What arrives of a signal: some numbers are lost, the others grow by ``1 / (1 - drop)``."""
         if self.drop == 0:
             return signal
-        _check_no_transform(signal, "drop")
+        _check_no_transform(signal, "drop", "torch.func.vmap")
         assert self.generator is not None
         chance = torch.rand(signal.shape, generator=self.generator, device=self.generator.device)
         return signal * (chance >= self.drop).to(signal) / (1 - self.drop)
@@ -94,7 +94,7 @@ def heard(
         return linear_map.outputs(x, weight, bias)
     error = None
     if route.broadcast is not None and x.requires_grad:
-        _check_no_transform(x, "direct feedback alignment")
+        _check_no_transform(x, "direct feedback alignment", "torch.func")
         error = route.broadcast.current
         error.waiting.append((route.name, linear_map, x.shape))
     outputs: Any = _Heard.apply(x, weight, bias, random, _Call(linear_map, route, error))
@@ -170,6 +170,6 @@ def _to_sources(signal: Tensor, x: Tensor, weight: Tensor, random: Tensor | None
     return linear_map.to_sources(route.drawn(signal), x.to(signal.dtype), matrix.to(signal.dtype)).to(x.dtype)
 
 
-def _check_no_transform(t: Tensor, what: str) -> None:
+def _check_no_transform(t: Tensor, what: str, where: str) -> None:
     if torch._C._functorch.is_functorch_wrapped_tensor(t):  # type: ignore[reportAttributeAccessIssue]
-        raise ValueError(f"{what} does not work inside torch.func; take gradients by backward()")
+        raise ValueError(f"{what} does not work inside {where}; take gradients by backward()")
