@@ -77,11 +77,11 @@ def ratios(plain: nn.Module, x: torch.Tensor, n_rounds: int) -> dict[str, Any]:
 def signal_growth(depth: int, seed: int) -> dict[str, float]:
     """Norm of the first bias' gradient over the last one's, over the same under backpropagation."""
     generator = torch.Generator().manual_seed(seed)
-    plain = Perceptron([DEPTH_WIDTH] * (depth + 1), generator, activation=nn.Tanh)
+    plain = Perceptron([DEPTH_WIDTH] * (depth + 1), generator, activation=nn.Tanh).double()
     for name, p in plain.named_parameters():
         if name.endswith("weight"):
             nn.init.orthogonal_(p, generator=generator)
-    x = torch.randn(BATCH, DEPTH_WIDTH, generator=generator)
+    x = torch.randn(BATCH, DEPTH_WIDTH, generator=generator, dtype=torch.float64)
 
     def size(attention: str, **options: Any) -> float:
         m = next_layer_attention.convert(plain, "*", attention, **options)

@@ -97,7 +97,8 @@ def heard(
         _check_no_transform(x, "direct feedback alignment", "torch.func")
         error = route.broadcast.current
         error.waiting.append((route.name, linear_map, x.shape))
-    outputs: Any = _Heard.apply(x, weight, bias, random, _Call(linear_map, route, error))
+    in_func = torch._C._are_functorch_transforms_active()  # type: ignore[reportAttributeAccessIssue]
+    outputs: Any = (_HeardInFunc if in_func else _Heard).apply(x, weight, bias, random, _Call(linear_map, route, error))
     uses = _USES.get()
     if uses is not None:
         uses.append(Use(route, x, weight, outputs))
@@ -105,30 +106,61 @@ def heard(
 
 
 class _Heard(Function):
-    generate_vmap_rule = True
+    """Outside ``torch.func``: the form that torch calls with least ado, which counts in narrow layers."""
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, random: Tensor | None, call: _Call) -> Tensor:
-        return call.linear_map.outputs(x, weight, bias)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        x, weight, _, random, call = inputs
-        ctx.save_for_backward(x, weight, random)
-        ctx.call = call
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        _keep(ctx, inputs)
+        return _outputs(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        x, weight, random = ctx.saved_tensors
-        needed = ctx.needs_input_grad[:3]
-        # where gradients of gradients are recorded, they pass a function that refuses; elsewhere it would cost time
-        send = _SentBack.apply if torch.is_grad_enabled() else _SentBack.forward
-        to_x, to_weight, to_bias = send(grads[0], x, weight, random, ctx.call, needed)
-        return to_x, to_weight, to_bias, None, None
+        return _backward(ctx, *grads)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
         raise ValueError(_ONCE)
+
+
+class _HeardInFunc(Function):
+    """The same in the form that ``torch.func`` can batch."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, random: Tensor | None, call: _Call) -> Tensor:
+        return _outputs(x, weight, bias, random, call)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        _keep(ctx, inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return _backward(ctx, *grads)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise ValueError(_ONCE)
+
+
+def _outputs(x: Tensor, weight: Tensor, bias: Tensor | None, random: Tensor | None, call: _Call) -> Tensor:
+    return call.linear_map.outputs(x, weight, bias)
+
+
+def _keep(ctx: Any, inputs: Any) -> None:
+    x, weight, _, random, call = inputs
+    ctx.save_for_backward(x, weight, random)
+    ctx.call = call
+
+
+def _backward(ctx: Any, signal: Tensor) -> Any:
+    x, weight, random = ctx.saved_tensors
+    needed = ctx.needs_input_grad[:3]
+    # where gradients of gradients are recorded, they pass a function that refuses; elsewhere it would cost time
+    send = _SentBack.apply if torch.is_grad_enabled() else _SentBack.forward
+    to_x, to_weight, to_bias = send(signal, x, weight, random, ctx.call, needed)
+    return to_x, to_weight, to_bias, None, None
 
 
 _ONCE = "the next-layer rule is no gradient of a loss and has no second or forward derivative; measure on export(m)"
