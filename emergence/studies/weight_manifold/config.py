@@ -106,7 +106,7 @@ class SteeredStudyConfig(ManifoldStudyConfig):
 
     task: Annotated[DigitsName | ParticlesName, tyro.conf.Suppress] = "gravity-direction"
     width: int = 32
-    learning_rates: tuple[float, ...] = (3e-3, 1e-2)
+    learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
     n_steps: int = 1000
 
     tasks: ClassVar[tuple[str, ...]] = PARTICLES
