@@ -438,13 +438,20 @@ def test_copies_and_reloading_keep_the_rule(kind, rule):
 @pytest.mark.parametrize("kind", ["perceptron", "particles"])
 def test_two_passes_before_backward_keep_their_own_errors(kind):
     m, x = converted(kind, "direct_feedback_alignment")
-    apart = [gradients(m, x), gradients(m, 2 * x)]
+    fewer = 2 * x[:3]
+    apart = [gradients(m, x), gradients(m, fewer)]
     names, parameters = zip(*m.named_parameters(), strict=True)
-    first, second = m(x), m(2 * x)
+    first, second = m(x), m(fewer)
     for outputs, truth in ((second, apart[1]), (first, apart[0])):
         push = normal(*outputs.shape, seed=7)
         found = torch.autograd.grad((push * outputs + outputs.square()).sum(), parameters)
         assert_near(dict(zip(names, found, strict=True)), truth, 0.0)
+    passes = m(x), m(fewer)
+    together = sum((normal(*y.shape, seed=7) * y + y.square()).sum() for y in passes)
+    assert isinstance(together, torch.Tensor)
+    found = torch.autograd.grad(together, parameters)
+    both = {name: apart[0][name] + apart[1][name] for name in names}
+    assert_near(dict(zip(names, found, strict=True)), both, 1e-12)
 
 
 def test_layers_may_follow_different_rules():
@@ -625,6 +632,20 @@ def test_alignment_leaves_the_model_as_it_was():
     unheard = next_layer_attention.alignment(m, x, lambda m, x: m.get_parameter("linear2.bias").sum())
     assert math.isnan(unheard["linear1.weight"])
     assert unheard["linear2.bias"] == pytest.approx(1)
+
+
+class Contrary(next_layer_attention.Feedback):
+    """A user's own: every signal with the wrong sign."""
+
+    def matrix(self, weight, random):
+        return -weight
+
+
+def test_alignment_is_signed_and_feedback_may_be_ones_own():
+    m, x = converted("perceptron", Contrary())
+    cosines = next_layer_attention.alignment(m, x, lambda m, x: m(x).square().mean())
+    expected = [1, 1, -1, -1, 1, 1]  # two wrong signs, one, none
+    assert list(cosines.values()) == pytest.approx(expected, abs=1e-12)
 
 
 def test_what_crosses_between_layers_is_counted():

@@ -25,7 +25,7 @@ from emergence.model import ParticleTransformer
 from emergence.perceptron import Perceptron
 
 RESULTS = Path(__file__).parent / "results" / "structured.json"
-WIDTH, DEPTH, BATCHES = 128, 8, (128, 256, 1024, 4096)
+WIDTH, DEPTH, BATCHES = 128, 8, (128, 256, 512, 1024, 4096)
 LAYERS = ["linear*"]
 PARTICLE_LAYERS = ["blocks.*.attn", "blocks.*.mlp"]
 

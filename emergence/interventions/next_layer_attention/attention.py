@@ -1,7 +1,8 @@
 """What a neuron wants much of: the attention that the neurons of the next layer pay it through their weights.
 
 Everywhere here a weight is ``(listener, source, ...)`` as torch's layers hold it: ``w[j, i]`` is how much listener j
-hears of neuron i. A convolution's kernel is one listener's weights to all it hears.
+hears of neuron i. A convolution's kernel is one listener's weights to all it hears. Derivatives are worked out in
+place, since in wide layers new memory costs more than the arithmetic.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Power:
 
     def derivative(self, weight: Tensor) -> Tensor:
         """``sign(w) |w|^(p - 1)``."""
-        return weight.sign() * weight.abs().pow(self.p - 1)
+        return weight.abs().pow_(self.p - 1).mul_(weight.sign())
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Normalised:
         """By a neuron's own weight, the others' held."""
         square = weight.square()
         inverse = _inverse_total(square)
-        return 2 * weight * inverse * (1 - square * inverse)
+        return square.mul_(-2 * inverse).add_(2).mul_(weight).mul_(inverse)
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,12 @@ class Competitive:
 
     def paid(self, weight: Tensor) -> Tensor:
         """Shares of one."""
-        return (weight.abs() / self.temperature).flatten(1).softmax(1).view(weight.shape)
+        return weight.abs().div_(self.temperature).flatten(1).softmax(1).view(weight.shape)
 
     def derivative(self, weight: Tensor) -> Tensor:
         """By a neuron's own weight, the others' held."""
         share = self.paid(weight)
-        return weight.sign() * share * (1 - share) / self.temperature
+        return share.sub_(share.square()).mul_(weight.sign()).div_(self.temperature)
 
 
 @dataclass(frozen=True)
