@@ -35,10 +35,12 @@ class Checkpoints:
     Attributes:
         folder: holds ``step_00000123`` folders.
         make_model: returns a fresh module for the weights to go into.
+        measured: makes of the filled module what ``load`` returns, where that is not what was trained.
     """
 
     folder: Path
     make_model: Callable[[], nn.Module]
+    measured: Callable[[nn.Module], nn.Module] = lambda model: model
 
     @property
     def steps(self) -> list[int]:
@@ -71,7 +73,7 @@ class Checkpoints:
             CheckpointError: missing or damaged files, weights that differ from the hash noted at saving, or
                 weights that do not fit the model.
         """
-        return self.load_into(self.make_model(), step)
+        return self.measured(self.load_into(self.make_model(), step))
 
     def load_into(self, model: nn.Module, step: int) -> nn.Module:
         """Fill ``model`` with the weights of ``step`` and put it in evaluation mode; raises what ``load`` raises."""

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ import tyro
 
 from . import __version__, presets
 from .config import StudyConfig
+from .interventions.settings import Plain
 from .parsing import UsageError, changed, parse, read_toml, unknown, value_of
 from .studies.commands import COMMANDS as STUDIES
 
@@ -51,7 +53,8 @@ class CompareArguments:
     """Compare finished runs: what emerged, when, at what cost.
 
     Attributes:
-        runs: run folders of ``emergence run``; the first is what the others are compared with.
+        runs: run folders of ``emergence run``, or names of methods, which are run first with the options of
+            ``emergence run``; the first is what the others are compared with.
         out: folder of the page.
     """
 
@@ -68,7 +71,9 @@ HELP = """usage: emergence COMMAND [options]
   probe      measure every checkpoint of a run folder
   probe --model MODULE:FACTORY ...   measure checkpoints of your own model
   report     findings, figures and report.html of a run folder
-  compare RUN RUN ...   finished runs side by side: what emerged, when, at what cost
+  compare RUN RUN ...   finished runs side by side: what emerged, when, at what cost; a RUN is a run folder, or a
+                    method to run first, with options of run: plain, spatial, structured, weight-manifold,
+                    next-layer-attention
   spatial EXAMPLE   neurons placed in space, wire that costs: independence, feature-sharing, composition, two-moons,
                     modular-addition, cognitive
   spatial continual   the same, then new tasks: what they cost the old ones
@@ -161,11 +166,32 @@ def _simulate(name: str, arguments: list[str]) -> int:
 
 
 def _compare(arguments: list[str]) -> int:
+    from .studies.compare.methods import METHODS
+
+    named = list(takewhile(lambda argument: not argument.startswith("-"), arguments))
+    if METHODS.keys() & set(named):
+        runs, out = _run_methods(named, arguments[len(named) :])
+    else:
+        parsed = parse(CompareArguments, arguments, "emergence compare")
+        runs, out = parsed.runs, parsed.out
     from .studies.compare.page import compare_runs, verdict
 
-    parsed = parse(CompareArguments, arguments, "emergence compare")
-    print(f"{verdict(compare_runs(parsed.runs, parsed.out))}\n{parsed.out / 'report.html'}")
+    print(f"{verdict(compare_runs(runs, out))}\n{out / 'report.html'}")
     return 0
+
+
+def _run_methods(named: list[str], options: list[str]) -> tuple[list[Path], Path]:
+    from .progress import for_terminal
+    from .studies.compare.methods import METHODS, run_methods
+
+    for name in named:
+        if name not in METHODS and not Path(name).is_dir():
+            raise UsageError(unknown("method or run folder", name, [*METHODS]))
+    parsed = parse_run(options, "emergence compare")
+    if parsed.study.intervention != Plain():
+        raise UsageError("emergence compare takes methods by name; for other settings, give folders of emergence run")
+    out = parsed.out or CompareArguments.out
+    return run_methods(named, parsed.study, out, progress=for_terminal()), out
 
 
 def _study(command: str, arguments: list[str]) -> int:
@@ -200,7 +226,7 @@ def _stage(stage: str, arguments: list[str]) -> int:
     return 0
 
 
-def parse_run(arguments: list[str]) -> RunArguments:
+def parse_run(arguments: list[str], prog: str = "emergence run") -> RunArguments:
     """Preset first, then the file, then the flags.
 
     Raises:
@@ -216,7 +242,7 @@ def parse_run(arguments: list[str]) -> RunArguments:
         raise UsageError(str(error)) from None
     if file:
         study = changed(study, changes, file)
-    parsed = parse(RunArguments, arguments, "emergence run", default=RunArguments(study=study))
+    parsed = parse(RunArguments, arguments, prog, default=RunArguments(study=study))
     return parsed if parsed.seed is None else replace(parsed, study=replace(parsed.study, seeds=(parsed.seed,)))
 
 

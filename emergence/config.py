@@ -17,7 +17,7 @@ from simulators import (
     VibratedBox,
 )
 
-from .interventions.settings import Plain, Spatial, Structured
+from .interventions.settings import NextLayerAttention, Plain, Spatial, Structured, WeightManifold
 
 AnySystem = (
     HardSpheres
@@ -29,7 +29,7 @@ AnySystem = (
     | ChargedParticles
     | SpringNetwork
 )
-AnyIntervention = Plain | Spatial | Structured
+AnyIntervention = Plain | Spatial | Structured | WeightManifold | NextLayerAttention
 PresetName = Literal["quick", "standard", "paper"]
 
 

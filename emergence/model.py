@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import singledispatch
 from itertools import product
 from typing import cast
 
@@ -194,6 +195,7 @@ class ParticleTransformer(HookedRootModule):
         return cast(list[Block], list(self.blocks))
 
 
+@singledispatch
 def head_masks(model: ParticleTransformer) -> dict[tuple[int, int], dict[str, Tensor]]:
     """Boolean masks of the weights of each head (its slices of W_Q, W_K, W_V and W_O), by (layer, head).
 

@@ -191,12 +191,13 @@ class Run:
     def checkpoints(self, seed: int, arm: str = "discs") -> Checkpoints:
         """Checkpoints of one training run."""
         from .checkpoints import Checkpoints
-        from .data import count_features
-        from .interventions.begin import initial_model
+        from .interventions.begin import initial_model, measured_model
 
-        settings, sizes = self.config.intervention, (self.config.model, *count_features(self.config.data.system))
+        settings, model, system = self.config.intervention, self.config.model, self.config.data.system
         return Checkpoints(
-            self.folder / "checkpoints" / arm / f"seed_{seed}", lambda: initial_model(settings, *sizes, seed=seed)
+            self.folder / "checkpoints" / arm / f"seed_{seed}",
+            lambda: initial_model(settings, model, system, seed=seed),
+            partial(measured_model, settings),
         )
 
     @cached_property

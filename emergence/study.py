@@ -68,7 +68,7 @@ def simulate_stage(run: Run, progress: Progress) -> None:
 
 def train_stage(run: Run, progress: Progress) -> None:
     """Train every cell (arm and seed), leaving checkpoints and metrics."""
-    from .interventions.begin import begin, initial_model
+    from .interventions.begin import begin
     from .training import missing_steps, train
 
     config = run.config.training
@@ -77,9 +77,7 @@ def train_stage(run: Run, progress: Progress) -> None:
         if not missing_steps(config, checkpoints):
             continue
         data, _ = run.transitions(arm)
-        n_features, n_outputs = data.batch.features.shape[-1], data.batch.targets.shape[-1]
-        model = initial_model(run.config.intervention, run.config.model, n_features, n_outputs, seed=seed)
-        model.to(data.batch.features.device)
+        model = checkpoints.make_model().to(data.batch.features.device)
         with progress.stage(f"train on {arm}, seed {seed}", config.n_steps) as advance:
             train(
                 model,

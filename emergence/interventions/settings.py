@@ -14,6 +14,11 @@ StructureName = Literal[
     "orthogonal", "spectral", "antisymmetric", "low_rank_diagonal", "block_diagonal", "circulant", "masked"
 ]
 
+AttentionName = Literal[
+    "squared", "absolute", "power", "normalised", "competitive",
+    "backpropagation", "sign_symmetric", "feedback_alignment", "direct_feedback_alignment",
+]  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Plain:
@@ -92,10 +97,60 @@ class Structured:
         if self.structure not in get_args(StructureName):
             names = ", ".join(get_args(StructureName))
             raise ValueError(f"structured.structure must be one of {names}, got {self.structure!r}")
-        if not self.layers:
-            raise ValueError("structured.layers is empty; give names or patterns of layers")
+        _require_layers("structured", self.layers)
         for name in ("correction", "penalty"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"structured.{name} must be zero or positive and finite, got {getattr(self, name)}")
         if self.penalty > 0 and self.correction == 0:
             raise ValueError(f"structured.penalty={self.penalty} has no correction to weigh; set structured.correction")
+
+
+@dataclass(frozen=True)
+class WeightManifold:
+    """Weights that follow how hot each scene is, see ``emergence.interventions.weight_manifold``.
+
+    The context is the share of scenes at equilibrium that are colder: uniform from zero to one for discs, whose
+    velocities are drawn from Maxwell's distribution.
+
+    Attributes:
+        manifold: a name from ``weight_manifold.MANIFOLDS`` whose context is one number that does not come round.
+        layers: names or glob patterns of the layers converted.
+        metric: whether gradients take the metric of the manifold before the optimizer sees them.
+    """
+
+    manifold: Literal["line", "spline"] = "line"
+    layers: tuple[str, ...] = ("blocks.*.attn", "blocks.*.mlp")
+    metric: bool = True
+
+    def __post_init__(self) -> None:
+        if self.manifold not in ("line", "spline"):
+            raise ValueError(f"weight_manifold.manifold must be line or spline, got {self.manifold!r}")
+        _require_layers("weight_manifold", self.layers)
+
+
+@dataclass(frozen=True)
+class NextLayerAttention:
+    """Neurons that seek the next layer's attention, see ``emergence.interventions.next_layer_attention``.
+
+    Attributes:
+        attention: a name from its ``ATTENTIONS``, or from the ``FEEDBACKS`` it is compared with.
+        layers: names or glob patterns of the layers converted.
+        drop: chance that a message is lost on its way back.
+    """
+
+    attention: AttentionName = "absolute"
+    layers: tuple[str, ...] = ("blocks.*.attn", "blocks.*.mlp", "W_U")
+    drop: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.attention not in get_args(AttentionName):
+            names = ", ".join(get_args(AttentionName))
+            raise ValueError(f"next_layer_attention.attention must be one of {names}, got {self.attention!r}")
+        _require_layers("next_layer_attention", self.layers)
+        if not 0 <= self.drop < 1:
+            raise ValueError(f"next_layer_attention.drop must be at least 0 and below 1, got {self.drop}")
+
+
+def _require_layers(prefix: str, layers: tuple[str, ...]) -> None:
+    if not layers:
+        raise ValueError(f"{prefix}.layers is empty; give names or patterns of layers")

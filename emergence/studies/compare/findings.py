@@ -12,6 +12,7 @@ from torch import nn
 from ...curves import Curves
 from ...findings import without_nan
 from ...interventions import spatial, structured
+from ...interventions.weight_manifold.steered import SteeredTransformer, plain_at
 from ...run import Run
 from ..spatial.findings import mean_interval
 
@@ -75,6 +76,8 @@ def attention_wire(model: nn.Module) -> float:
     """
     if structured.is_structured(model):
         model = structured.export(model)
+    elif isinstance(model, SteeredTransformer):
+        model = plain_at(model, 0.5)  # halfway along its manifold
     placement = spatial.keep_numbers(spatial.place(model, "line", layer_gap=0.0))
     for _ in range(ROUNDS):
         if not spatial.swap(model, placement).moved:
