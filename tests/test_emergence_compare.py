@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -11,15 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from micro_study import micro
+from micro_study import TOML, contents, micro
 from scipy import stats
 
 from emergence import run_study
 from emergence.cli import main
 from emergence.config import ModelConfig
-from emergence.interventions.settings import Spatial
+from emergence.interventions.settings import NextLayerAttention, Spatial
 from emergence.model import ParticleTransformer
-from emergence.run import Run, create_run
+from emergence.run import Run, create_run, open_run
 from emergence.studies.compare.findings import QUANTITIES, attention_wire, compare, paired, seed_table
 from emergence.studies.compare.page import compare_runs
 
@@ -51,6 +52,47 @@ def test_the_page_tells_the_differences(folders, tmp_path, capsys):
     page = (tmp_path / "page" / "report.html").read_text()
     assert page.count("<svg") == 2
     assert "Differences from plain" in page
+
+
+@pytest.mark.slow
+def test_methods_are_run_by_name_and_compared_in_one_command(folders, tmp_path, capsys):
+    """A run folder beside two methods; given again, the command does no work twice."""
+    toml = tmp_path / "micro.toml"
+    toml.write_text(TOML)
+    out = tmp_path / "page"
+    options = ["--config", str(toml), "--no-ghost-control", "--seeds", "0", "1", "--out", str(out)]
+    options += ["--probes.llc.n-checkpoints", "1", "--probes.hessian.n-checkpoints", "1"]
+    named = [str(folders[0]), "weight-manifold", "next-layer-attention"]
+    assert main(["compare", *named, *options]) == 0
+    assert "next-layer-attention against plain:" in capsys.readouterr().out
+    summary = json.loads((out / "summary.json").read_text())
+    assert [entry["run"] for entry in summary["runs"]] == ["plain", "weight-manifold", "next-layer-attention"]
+    assert all(entry[q]["n"] == 2 for entry in summary["runs"] for q in ("loss", "llc", "attention_wire"))
+    run = open_run(out / "next-layer-attention")
+    assert run.config.intervention == NextLayerAttention()
+    before = {name: contents(out / name) for name in ("weight-manifold", "next-layer-attention")}
+    shutil.rmtree(out / "next-layer-attention" / "measurements")
+    (out / "next-layer-attention" / "measurements.parquet").unlink()
+    assert main(["compare", *named, *options]) == 0
+    for name, files in before.items():
+        after = contents(out / name)
+        kept = [file for file in files if file.startswith(("checkpoints", "measurements"))]
+        assert {file: after[file] for file in kept} == {file: files[file] for file in kept}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["plain", "structurd"], "unknown method or run folder structurd; did you mean structured?"),
+        (["plain", "spatial", "--prset", "quick"], "unknown option --prset; did you mean --preset?"),
+        (["plain", "--seed", "1", "intervention:spatial"], "takes methods by name"),
+    ],
+)
+def test_methods_that_are_not_known_are_refused_before_any_work(arguments, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", *arguments]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_seed_that_only_one_run_has_is_not_paired():
