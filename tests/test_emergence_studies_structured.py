@@ -19,7 +19,7 @@ from emergence.studies.structured.findings import CELL, summarize, wins
 from emergence.studies.structured.measuring import measure
 from emergence.studies.structured.networks import deep_network, hidden_layers
 from emergence.studies.structured.study import run_structured_study
-from emergence.studies.structured.task import sizes, study_task
+from emergence.studies.supervised import sizes, study_task
 from emergence.studies.tuning import chosen_rates
 
 SMALL = StructuredStudyConfig(

@@ -10,9 +10,8 @@ import tyro
 from ...config import AdamW, TrainingConfig, _require, _require_counts
 from ...interventions.settings import StructureName
 from ..spatial.config import require_distinct
+from ..supervised import TASKS, TaskName
 
-TaskName = Literal["regression", "digits", "breast-cancer", "diabetes"]
-TASKS: tuple[TaskName, ...] = ("regression", "digits", "breast-cancer", "diabetes")
 ArmName = Literal["plain", "residual", "structure", "structured"]
 ARMS: tuple[ArmName, ...] = ("plain", "residual", "structure", "structured")
 

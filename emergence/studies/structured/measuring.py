@@ -20,7 +20,8 @@ from probes.protocols import LossFn
 
 from ...interventions import structured
 from ...tasks.examples import Examples, ExampleTask
-from .networks import Layer, hidden_layers
+from ..layers import Layer
+from .networks import hidden_layers
 
 N_BATCHES, BATCH = 8, 32
 N_INPUTS = 16

@@ -8,19 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ...interventions import structured
+from ..layers import Layer, drawn_linear
 from .config import ArmName, StructuredStudyConfig
-
-
-class Layer(nn.Module):
-    """``tanh(W x + b)``, at the scale at which signals neither grow nor shrink with depth."""
-
-    def __init__(self, width: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.linear = drawn_linear(width, width, generator)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Read the layer below."""
-        return torch.tanh(self.linear(x))
 
 
 class ResidualLayer(nn.Module):
@@ -56,7 +45,7 @@ def deep_network(
         layer = (
             ResidualLayer(width, round(0.625 * width), depth, generator)
             if arm == "residual"
-            else Layer(hidden_width, generator)
+            else Layer(hidden_width, hidden_width, generator)
         )
         network.add_module(f"layer{index}", layer)
     network.add_module("outputs", drawn_linear(hidden_width, sizes[1], generator))
@@ -77,12 +66,3 @@ def deep_network(
 def hidden_layers(network: nn.Module) -> list[str]:
     """Names of the hidden layers, in the order in which they run."""
     return [name for name, _ in network.named_children() if name.startswith("layer")]
-
-
-def drawn_linear(n_in: int, n_out: int, generator: torch.Generator, *, gain: float = 1.0) -> nn.Linear:
-    """An affine map of normal weights with variance ``gain^2 / n_in``, biases zero (Glorot & Bengio 2010, eq. 10)."""
-    linear = nn.Linear(n_in, n_out, device="meta").to_empty(device="cpu")
-    with torch.no_grad():
-        linear.weight.normal_(0, gain / math.sqrt(n_in), generator=generator)
-        linear.bias.zero_()
-    return linear

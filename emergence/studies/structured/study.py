@@ -16,10 +16,10 @@ from ...interventions.settings import Structured
 from ...interventions.structured import StructuredTraining
 from ...training import missing_steps, train
 from ..study import method_study
+from ..supervised import sizes, study_task
 from .config import StructuredRun, StructuredStudyConfig
 from .measuring import measure
 from .networks import deep_network
-from .task import sizes, study_task
 
 
 def _train_and_measure(cell: tuple[Path, StructuredStudyConfig, StructuredRun]) -> pd.DataFrame:

@@ -1,15 +1,18 @@
-"""What the networks learn: examples to learn from, to choose the learning rate on, and to report."""
+"""What deep networks learn: examples to learn from, to choose the learning rate on, and to report."""
 
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 
-from ...tasks.datasets import dataset_task
-from ...tasks.examples import Examples, ExampleTask
-from .config import TaskName
+from ..tasks.datasets import dataset_task
+from ..tasks.examples import Examples, ExampleTask
+
+TaskName = Literal["regression", "digits", "breast-cancer", "diabetes"]
+TASKS: tuple[TaskName, ...] = get_args(TaskName)
 
 N_INPUTS, N_OUTPUTS, N_TEACHER = 16, 4, 32
 N_TRAIN, N_TEST = 2000, 1000
