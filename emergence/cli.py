@@ -80,6 +80,8 @@ HELP = """usage: emergence COMMAND [options]
   structured TASK   structured layers against three controls, over depth: regression, digits, breast-cancer, diabetes
   manifold TASK     weights that follow a context against other ways to tell it: rotated-digits, noisy-digits,
                     gravity-strength, gravity-direction, direction-and-restitution
+  next-layer TASK   neurons that seek the next layer's attention against backpropagation, over depth: regression,
+                    digits, breast-cancer, diabetes
 
 emergence run --preset quick     a minute or so, to see it work
 emergence run                    the standard study, about five minutes on two cores

@@ -1,4 +1,4 @@
-"""``emergence spatial``, ``structured`` and ``manifold``: a method's study on a task of one's choice."""
+"""``emergence spatial``, ``structured``, ``manifold``, ``next-layer``: a method's study on a task of one's choice."""
 
 from __future__ import annotations
 
@@ -50,9 +50,10 @@ def _continual(arguments: list[str]) -> str:
 
 def structured(task: str, arguments: list[str]) -> str:
     """Structured layers over depth."""
-    from .structured.config import TASKS, StructuredStudyConfig
+    from .structured.config import StructuredStudyConfig
     from .structured.page import verdict
     from .structured.study import run_structured_study
+    from .supervised import TASKS
 
     _require_task("task", task, TASKS)
     settings: Any = {"task": task}
@@ -71,10 +72,23 @@ def manifold(task: str, arguments: list[str]) -> str:
     return _study(config, f"manifold {task}", arguments, run_manifold_study, verdict)
 
 
+def next_layer(task: str, arguments: list[str]) -> str:
+    """Learning by next-layer attention."""
+    from .next_layer_attention.config import NextLayerStudyConfig
+    from .next_layer_attention.page import verdict
+    from .next_layer_attention.study import run_next_layer_study
+    from .supervised import TASKS
+
+    _require_task("task", task, TASKS)
+    settings: Any = {"task": task}
+    return _study(NextLayerStudyConfig(**settings), f"next-layer {task}", arguments, run_next_layer_study, verdict)
+
+
 COMMANDS: dict[str, Callable[[str, list[str]], str]] = {
     "spatial": spatial,
     "structured": structured,
     "manifold": manifold,
+    "next-layer": next_layer,
 }
 """From a task and what follows it to what was found, and where the page is."""
 

@@ -68,6 +68,22 @@ def paired(differences: Any) -> dict[str, Any]:
     return {**found, "p_value": float(test.pvalue) if testable else np.nan}
 
 
+def sides(entries: list[dict[str, Any]], difference: str, by: str) -> dict[str, tuple[int, int, int]]:
+    """How often the interval of a difference lies below zero, holds it, and lies above, for each name.
+
+    Args:
+        entries: of a summary; those without the difference, or without its interval, do not count.
+        difference: its name in an entry.
+        by: what names an entry, such as arm.
+    """
+    counts: dict[str, list[int]] = {}
+    for entry in entries:
+        low, high = entry.get(difference, {"interval": [None, None]})["interval"]
+        if low is not None:
+            counts.setdefault(entry[by], [0, 0, 0])[0 if high < 0 else 2 if low > 0 else 1] += 1
+    return {name: (count[0], count[1], count[2]) for name, count in counts.items()}
+
+
 def attention_wire(model: nn.Module) -> float:
     """Mean length of the wire between the residual stream and the heads, weighted by |w|, on a line of length one.
 

@@ -10,7 +10,7 @@ import pandas as pd
 from probes import conditioning_bound
 
 from ...findings import without_nan
-from ..compare.findings import paired
+from ..compare.findings import paired, sides
 from ..spatial.findings import mean_interval
 from ..tuning import chosen_rates
 from .config import StructuredStudyConfig
@@ -63,11 +63,4 @@ def summarize(table: pd.DataFrame, config: StructuredStudyConfig) -> dict[str, A
 
 def wins(summary: dict[str, Any], quantity: str) -> dict[str, tuple[int, int, int]]:
     """How often structured layers are better, undecided and worse than each control: by intervals of the difference."""
-    counts: dict[str, list[int]] = {}
-    for entry in summary["arms"]:
-        difference = entry.get(f"{quantity}_difference")
-        if difference is None or difference["interval"][0] is None:
-            continue
-        low, high = difference["interval"]
-        counts.setdefault(entry["arm"], [0, 0, 0])[0 if high < 0 else 2 if low > 0 else 1] += 1
-    return {arm: (count[0], count[1], count[2]) for arm, count in counts.items()}
+    return sides(summary["arms"], f"{quantity}_difference", "arm")

@@ -1,0 +1,1 @@
+"""Learning by next-layer attention against backpropagation and its random stand-ins, over depth."""
