@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -127,7 +128,7 @@ def middle_depth(config: NextLayerStudyConfig) -> int:
 def _depth_panels(rows: Any, config: NextLayerStudyConfig, x: str, label: str) -> Figure:
     depths = sorted(config.depths)
     figure = Figure(figsize=(max(6.5, 1 + 2.3 * len(depths)), 3.9), layout="constrained")
-    axes = figure.subplots(1, len(depths), sharey=True, squeeze=False)[0]
+    axes = list(figure.subplots(1, len(depths), sharey=True, squeeze=False)[0])
     for ax, depth in zip(axes, depths, strict=True):
         points = rows[rows.depth == depth].groupby(["rule", x], sort=False).value
         _lines(ax, {key: mean_interval(values.to_numpy(float)) for key, values in points})
@@ -144,7 +145,7 @@ def _depth_panels(rows: Any, config: NextLayerStudyConfig, x: str, label: str) -
 def _lines(ax: Axes, found: dict[Any, dict[str, Any]]) -> None:
     """A line a rule through its means, side by side so that their intervals can be told apart."""
     rules = [rule for rule in RULES if rule in {rule for rule, _ in found}]
-    places = sorted({x for _, x in found})
+    places = sorted({float(x) for _, x in found})
     for rule, shift in zip(rules, np.linspace(-0.5, 0.5, len(rules) + 2)[1:-1], strict=True):
         of_rule = [(_beside(x, shift, places, ax.get_xscale()), found.get((rule, x))) for x in places]
         known = [(x, each) for x, each in of_rule if each is not None and _is_number(each["mean"])]
@@ -160,19 +161,19 @@ def _beside(x: float, shift: float, places: list[float], scale: str) -> float:
     """Where a point is drawn: within a sixth of the way to its nearest neighbours."""
     if scale == "log":
         return x * 1.2**shift
-    gap = min(np.diff(places), default=1.0)
+    gap = float(min(np.diff(places), default=1.0))
     return x + shift * gap / 3
 
 
 def _is_number(value: float | None) -> bool:
-    return value is not None and np.isfinite(value)
+    return value is not None and math.isfinite(value)
 
 
 def _log_where_wide(axes: Sequence[Axes]) -> None:
     """Logarithmic where the means of all panels together span more than a factor of ten, from zero elsewhere."""
     lines = [line for ax in axes for line in ax.lines if line.get_marker() != "None"]
-    means = np.concatenate([line.get_ydata() for line in lines])
-    if len(means) == 0 or means.min() <= 0 or means.max() <= 10 * means.min():
+    means = [float(mean) for line in lines for mean in np.asarray(line.get_ydata())]
+    if not means or min(means) <= 0 or max(means) <= 10 * min(means):
         axes[0].set_ylim(0, None)
         return
     axes[0].set_yscale("log")
