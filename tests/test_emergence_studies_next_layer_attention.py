@@ -20,7 +20,12 @@ from emergence.cli import main
 from emergence.interventions.next_layer_attention import ATTENTIONS, FEEDBACKS
 from emergence.studies.layers import Layer
 from emergence.studies.next_layer_attention.config import RULES, NextLayerStudyConfig
-from emergence.studies.next_layer_attention.figures import RULE_LABELS, middle_depth, over_depth_figure
+from emergence.studies.next_layer_attention.figures import (
+    RULE_LABELS,
+    alignment_figure,
+    middle_depth,
+    over_depth_figure,
+)
 from emergence.studies.next_layer_attention.findings import CROSSING, steps_to_half, summarize, wins
 from emergence.studies.next_layer_attention.measuring import SHARES, measure, measure_trained, silenced_error
 from emergence.studies.next_layer_attention.networks import LostMessages, rule_network
@@ -225,7 +230,7 @@ def test_attention_by_squares_is_backpropagation(finished):
 
 def test_rules_begin_with_the_same_errors_and_part(finished):
     table = pd.read_parquet(finished[0] / "measurements.parquet")
-    errors = table[table.quantity == "error"].pivot_table(
+    errors: Any = table[table.quantity == "error"].pivot_table(
         index=["depth", "drop", "seed"], columns=["step", "rule"], values="value"
     )
     assert (errors[0].nunique(axis=1) == 1).all()
@@ -328,10 +333,19 @@ def test_steps_to_half(errors, expected):
 def test_the_figure_shows_means_and_intervals_where_they_are():
     summary = summarize(planted(), PLANTED)
     ax = over_depth_figure(summary, 0.0).axes[0]
-    drawn = {line.get_label(): line.get_ydata() for line in ax.lines}
-    assert list(drawn["attention |w|"]) == [4]
+    drawn = {line.get_label(): np.asarray(line.get_ydata()).tolist() for line in ax.lines}
+    assert drawn["attention |w|"] == [4]
     low, high = summary["rules"][1]["error"]["interval"]
-    assert any(list(line.get_ydata()) == [low, high] for line in ax.lines)
+    assert any(np.asarray(line.get_ydata()).tolist() == [low, high] for line in ax.lines)
+
+
+def test_the_map_of_layers_shows_their_means():
+    figure = alignment_figure(planted(), PLANTED)
+    assert figure is not None
+    (image,) = figure.axes[0].collections
+    assert np.asarray(image.get_array()).ravel().tolist() == pytest.approx([0.2, 0.3, 0.4, 0.5])
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["1", "2"]
+    assert alignment_figure(planted(), replace(PLANTED, rules=("backpropagation", "squared"))) is None
 
 
 def test_layers_are_shown_at_the_middle_depth():

@@ -38,19 +38,17 @@ PANELS = {
 }
 TRUE_GRADIENT = ("backpropagation", "squared")
 """Rules whose gradient is the true one, so that every cosine is one unless messages are lost."""
-_COLORS = dict(
-    zip(("blue", "orange", "green", "red", "pink", "brown", "", "gray", "", "sky"), palette(10), strict=True)
-)
+_HUES = palette(10)
 _STYLES: dict[str, Any] = {
     "backpropagation": {"color": "0.1", "marker": "o", "zorder": 3},
-    "squared": {"color": _COLORS["gray"], "marker": "s"},
-    "absolute": {"color": _COLORS["blue"], "marker": "^"},
-    "power": {"color": _COLORS["sky"], "marker": "v"},
-    "normalised": {"color": _COLORS["green"], "marker": "D"},
-    "competitive": {"color": _COLORS["orange"], "marker": "P"},
-    "sign_symmetric": {"color": _COLORS["brown"], "marker": "<"},
-    "feedback_alignment": {"color": _COLORS["red"], "marker": "X"},
-    "direct_feedback_alignment": {"color": _COLORS["pink"], "marker": "*"},
+    "squared": {"color": _HUES[7], "marker": "s"},
+    "absolute": {"color": _HUES[0], "marker": "^"},
+    "power": {"color": _HUES[9], "marker": "v"},
+    "normalised": {"color": _HUES[2], "marker": "D"},
+    "competitive": {"color": _HUES[1], "marker": "P"},
+    "sign_symmetric": {"color": _HUES[5], "marker": "<"},
+    "feedback_alignment": {"color": _HUES[3], "marker": "X"},
+    "direct_feedback_alignment": {"color": _HUES[4], "marker": "*"},
 }
 
 
