@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Can neurons learn by seeking the attention of the next layer?
 #
-# Backpropagation sends every neuron the derivative of a loss it knows nothing about. Suppose instead that a neuron wants
-# one thing only: that the neurons of the next layer listen to it, $A_i = \sum_j F(w_{ij})$. Its best move is along
-# $-\sum_j F'(w_{ij})\, d_j$, where $d_j$ is the error of listener $j$, so it takes that as its own error. With
+# Backpropagation sends every neuron the derivative of a loss it knows nothing about. Suppose instead that a neuron
+# wants one thing only: that the neurons of the next layer listen to it, $A_i = \sum_j F(w_{ij})$. Its best move is
+# along $-\sum_j F'(w_{ij})\, d_j$, where $d_j$ is the error of listener $j$, so it takes that as its own error. With
 # $F = w^2/2$ this *is* backpropagation; with any other $F$ it is a rule of its own (after Soltani Moakhar et al. 2023,
 # arXiv 2310.09952, of which the abstract is known to us; the formula is our reading of it).
 
@@ -11,6 +11,7 @@
 # %matplotlib inline
 import os
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ def seeded(seed=0):
 task = dataset_task("digits", rng=np.random.default_rng(0))
 widths = [64, 96, 96, 96, 96, 10]
 layers: list[nn.Module] = []
-for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
+for n_in, n_out in pairwise(widths):
     linear = nn.Linear(n_in, n_out)
     nn.init.normal_(linear.weight, 0, n_in**-0.5, generator=seeded(len(layers)))
     nn.init.zeros_(linear.bias)
@@ -88,8 +89,8 @@ figure
 
 # %% [markdown]
 # ## Do they learn, and do they fall into line?
-# Your own training loop, nothing changed. A random way back knows nothing of the weights; as the weights learn they turn
-# towards it, and the gradient becomes useful. Attention $|w|$ needs no such help.
+# Your own training loop, nothing changed. A random way back knows nothing of the weights; as the weights learn they
+# turn towards it, and the gradient becomes useful. Attention $|w|$ needs no such help.
 
 # %%
 n_steps = 100 if small else 1000
@@ -130,7 +131,9 @@ figure
 rows = []
 for rule, label in RULES.items():
     counts = next_layer_attention.messages(converted(rule), task.train.inputs[:1])
-    rows.append([label, *(sum(getattr(c, what) for c in counts) for what in ("activities", "signals", "copied_weights"))])
+    rows.append(
+        [label, *(sum(getattr(c, what) for c in counts) for what in ("activities", "signals", "copied_weights"))]
+    )
 pd.DataFrame(rows, columns=["rule", "forwards", "backwards", "weights known on the way back"]).set_index("rule")
 
 # %% [markdown]

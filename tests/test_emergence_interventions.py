@@ -155,7 +155,9 @@ def test_steering_reads_velocities_and_nothing_else(scenes):
     model = begun(WeightManifold())
     assert isinstance(model, SteeredTransformer)
     assert model.velocities == slice(2, 4)
-    in_space = initial_model(WeightManifold(), MODEL, HardSpheres(dim=3, n_particles=5, box=(1.0,) * 3, gravity=(0.0,) * 3), seed=0)
+    in_space = initial_model(
+        WeightManifold(), MODEL, HardSpheres(dim=3, n_particles=5, box=(1.0,) * 3, gravity=(0.0,) * 3), seed=0
+    )
     assert isinstance(in_space, SteeredTransformer)
     assert in_space.velocities == slice(3, 6)
 

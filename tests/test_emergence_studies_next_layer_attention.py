@@ -17,6 +17,7 @@ from torch import nn
 
 from emergence.checkpoints import Checkpoints
 from emergence.cli import main
+from emergence.interventions import next_layer_attention
 from emergence.interventions.next_layer_attention import ATTENTIONS, FEEDBACKS
 from emergence.studies.layers import Layer
 from emergence.studies.next_layer_attention.config import RULES, NextLayerStudyConfig
@@ -28,7 +29,7 @@ from emergence.studies.next_layer_attention.figures import (
 )
 from emergence.studies.next_layer_attention.findings import CROSSING, steps_to_half, summarize, wins
 from emergence.studies.next_layer_attention.measuring import SHARES, measure, measure_trained, silenced_error
-from emergence.studies.next_layer_attention.networks import LostMessages, rule_network
+from emergence.studies.next_layer_attention.networks import rule_network
 from emergence.studies.next_layer_attention.page import verdict
 from emergence.studies.next_layer_attention.study import run_next_layer_study
 from emergence.tasks.examples import Examples, ExampleTask
@@ -173,9 +174,9 @@ def weights_after(tmp_path: Path, name: str, stop_at: int | None, drop: float = 
         if step == stop_at:
             raise Stopped
 
-    generator = seeded()
-    model = rule_network("backpropagation", 2, 5, (3, 2), drop=drop, generator=generator)
-    options: Any = {"seed": 0, "checkpoints": checkpoints, "intervention": LostMessages(generator)}
+    model = rule_network("backpropagation", 2, 5, (3, 2), drop=drop, generator=seeded())
+    method = next_layer_attention.NextLayerTraining(model)
+    options: Any = {"seed": 0, "checkpoints": checkpoints, "intervention": method}
     if stop_at is None:
         train(model, small_task(), training, **options)
     else:

@@ -63,9 +63,9 @@ def begin(settings: AnyIntervention, model: nn.Module, n_steps: int) -> Interven
             assert isinstance(model, SteeredTransformer)
             return ManifoldTraining(on_manifold(model)) if settings.metric else Intervention()
         case NextLayerAttention():
-            from .next_layer_attention.training import NextLayerTraining
+            from . import next_layer_attention
 
-            return NextLayerTraining(model)
+            return next_layer_attention.NextLayerTraining(model)
 
 
 def measured_model(settings: AnyIntervention, model: nn.Module) -> nn.Module:

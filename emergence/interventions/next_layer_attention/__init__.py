@@ -38,6 +38,7 @@ from .feedback import (
 )
 from .local import attention_received, local_signal
 from .measures import LayerMessages, alignment, messages
+from .training import NextLayerTraining
 
 __all__ = [
     "ATTENTIONS",
@@ -51,6 +52,7 @@ __all__ = [
     "FeedbackAlignment",
     "LayerMessages",
     "NeuronAttention",
+    "NextLayerTraining",
     "Normalised",
     "Power",
     "SignSymmetric",

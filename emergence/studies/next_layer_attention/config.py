@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, get_args
 
 import tyro
 
 from ...config import AdamW, TrainingConfig, _require, _require_counts
+from ...interventions.settings import AttentionName
 from ..spatial.config import require_distinct
 from ..supervised import TASKS, TaskName
 
-RuleName = Literal[
-    "backpropagation",
-    "squared",
-    "absolute",
-    "power",
-    "normalised",
-    "competitive",
-    "sign_symmetric",
-    "feedback_alignment",
-    "direct_feedback_alignment",
-]
-RULES: tuple[RuleName, ...] = get_args(RuleName)
+RULES: tuple[AttentionName, ...] = get_args(AttentionName)
 """All attentions and feedbacks that have a name."""
 
 
@@ -44,7 +34,7 @@ class NextLayerStudyConfig:
     """
 
     task: Annotated[TaskName, tyro.conf.Suppress] = "digits"
-    rules: tuple[RuleName, ...] = (
+    rules: tuple[AttentionName, ...] = (
         "backpropagation",
         "absolute",
         "normalised",
@@ -98,7 +88,7 @@ class NextLayerStudyConfig:
 class NextLayerRun:
     """One training run of a study."""
 
-    rule: RuleName
+    rule: AttentionName
     depth: int
     drop: float
     learning_rate: float

@@ -14,12 +14,13 @@ from torch import nn
 from probes import Measurement
 
 from ...checkpoints import Checkpoints
+from ...interventions import next_layer_attention
 from ...training import missing_steps, train
 from ..study import method_study
 from ..supervised import sizes, study_task
 from .config import NextLayerRun, NextLayerStudyConfig
 from .measuring import measure, measure_trained
-from .networks import LostMessages, rule_network
+from .networks import rule_network
 
 
 def _train_and_measure(cell: tuple[Path, NextLayerStudyConfig, NextLayerRun]) -> pd.DataFrame:
@@ -28,18 +29,16 @@ def _train_and_measure(cell: tuple[Path, NextLayerStudyConfig, NextLayerRun]) ->
     task, validation = study_task(config.task, rng=np.random.default_rng((run.seed, 1)))
     training = config.training(run.learning_rate)
 
-    def drawn_by(generator: torch.Generator) -> nn.Module:
-        return rule_network(run.rule, run.depth, config.width, sizes(task), drop=run.drop, generator=generator)
-
     def make_model() -> nn.Module:
-        return drawn_by(_seeded(run.seed))
+        generator = _seeded(run.seed)
+        return rule_network(run.rule, run.depth, config.width, sizes(task), drop=run.drop, generator=generator)
 
     checkpoints = Checkpoints(folder / "checkpoints" / run.name, make_model)
     if missing_steps(training, checkpoints):
-        generator = _seeded(run.seed)
-        model = drawn_by(generator)
+        model = make_model()
+        method = next_layer_attention.NextLayerTraining(model)
         try:
-            train(model, task, training, seed=run.seed, checkpoints=checkpoints, intervention=LostMessages(generator))
+            train(model, task, training, seed=run.seed, checkpoints=checkpoints, intervention=method)
         except FloatingPointError:  # this learning rate is not one to choose
             return _table([(training.n_steps, Measurement("validation_error", np.inf))], training.n_steps, run)
     rows = [(step, found) for step in checkpoints.steps for found in measure(checkpoints.load(step), task, validation)]
