@@ -26,6 +26,7 @@ from emergence.studies.next_layer_attention.figures import (
     alignment_figure,
     middle_depth,
     over_depth_figure,
+    silenced_figure,
 )
 from emergence.studies.next_layer_attention.findings import CROSSING, steps_to_half, summarize, wins
 from emergence.studies.next_layer_attention.measuring import SHARES, measure, measure_trained, silenced_error
@@ -347,6 +348,17 @@ def test_the_map_of_layers_shows_their_means():
     assert np.asarray(image.get_array()).ravel().tolist() == pytest.approx([0.2, 0.3, 0.4, 0.5])
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["1", "2"]
     assert alignment_figure(planted(), replace(PLANTED, rules=("backpropagation", "squared"))) is None
+
+
+def test_panels_of_all_depths_have_one_logarithmic_axis():
+    table = planted()
+    table.loc[table.quantity == "error", "value"] /= 100
+    both = pd.concat([table, table.assign(depth=8, value=table.value * 2)])
+    figure = silenced_figure(both, replace(PLANTED, depths=(4, 8)))
+    first, second = figure.axes
+    assert first.get_yscale() == second.get_yscale() == "log"
+    assert first.get_ylim() == second.get_ylim() == pytest.approx((0.01, second.get_ylim()[1]))
+    figure.clear()  # as where it is saved: shared logarithmic axes would warn
 
 
 def test_layers_are_shown_at_the_middle_depth():

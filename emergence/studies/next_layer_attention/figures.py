@@ -68,7 +68,7 @@ def over_depth_figure(summary: dict[str, Any], drop: float) -> Figure:
         if quantity == "alignment":
             ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     for ax in axes[:2]:
-        _log_where_wide([ax])
+        _same_y_axis([ax])
     _legend(figure, axes[0])
     return figure
 
@@ -92,7 +92,8 @@ def alignment_figure(table: pd.DataFrame, config: NextLayerStudyConfig) -> Figur
         if not grid.empty:  # a rule that diverged at every rate has none
             ax.pcolormesh(grid, cmap=colors.cmap, norm=colors.norm)
         ax.set_xticks(np.arange(0, grid.shape[1], 2) + 0.5, [f"{step:,}" for step in grid.columns[::2]], fontsize=8)
-        ax.set_yticks(np.arange(len(grid)) + 0.5, [str(layer + 1) for layer in range(len(grid))], fontsize=8)
+        layers = np.arange(0, len(grid), 1 + len(grid) // 12)
+        ax.set_yticks(layers + 0.5, [str(layer + 1) for layer in layers], fontsize=8)
         ax.set_title(RULE_LABELS[rule])
         ax.set_xlabel("training step")
     for ax in axes[:, 0]:
@@ -126,7 +127,7 @@ def middle_depth(config: NextLayerStudyConfig) -> int:
 def _depth_panels(rows: Any, config: NextLayerStudyConfig, x: str, label: str) -> Figure:
     depths = sorted(config.depths)
     figure = Figure(figsize=(max(6.5, 1 + 2.3 * len(depths)), 3.9), layout="constrained")
-    axes = list(figure.subplots(1, len(depths), sharey=True, squeeze=False)[0])
+    axes = list(figure.subplots(1, len(depths), squeeze=False)[0])
     for ax, depth in zip(axes, depths, strict=True):
         points = rows[rows.depth == depth].groupby(["rule", x], sort=False).value
         _lines(ax, {key: mean_interval(values.to_numpy(float)) for key, values in points})
@@ -134,7 +135,7 @@ def _depth_panels(rows: Any, config: NextLayerStudyConfig, x: str, label: str) -
         ax.set_xticks(places, [f"{place:g}" for place in places])
         ax.set_title(f"{depth} hidden layer{'s' if depth > 1 else ''}")
     axes[0].set_ylabel("error on test")
-    _log_where_wide(axes)
+    _same_y_axis(axes)
     figure.supxlabel(label, fontsize=11)
     _legend(figure, axes[0])
     return figure
@@ -167,17 +168,25 @@ def _is_number(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _log_where_wide(axes: Sequence[Axes]) -> None:
-    """Logarithmic where the means of all panels together span more than a factor of ten, from zero elsewhere."""
+def _same_y_axis(axes: Sequence[Axes]) -> None:
+    """One range for all panels: logarithmic where their means span more than a factor of ten, from zero elsewhere.
+
+    Matplotlib's own sharing warns when a figure with logarithmic axes is cleared.
+    """
     lines = [line for ax in axes for line in ax.lines if line.get_marker() != "None"]
     means = [float(mean) for line in lines for mean in np.asarray(line.get_ydata())]
-    if not means or min(means) <= 0 or max(means) <= 10 * min(means):
-        axes[0].set_ylim(0, None)
-        return
-    axes[0].set_yscale("log")
-    axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes[0].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes[0].yaxis.set_minor_locator(NullLocator())
+    is_wide = bool(means) and 0 < 10 * min(means) < max(means)
+    for ax in axes if is_wide else ():
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        ax.yaxis.set_minor_locator(NullLocator())
+    low = min(means) / 2 if is_wide else 0  # an interval may reach to zero and below
+    high = max(ax.get_ylim()[1] for ax in axes)
+    for ax in axes:
+        ax.set_ylim(low, high)
+    for ax in axes[1:]:
+        ax.tick_params(labelleft=False)
 
 
 def _legend(figure: Figure, ax: Axes) -> None:

@@ -93,7 +93,14 @@ def _figure_sections(
 
     with theme():
         over_depth = over_depth_figure(summary, config.drops[0])
-        sections = [section(f"Over depth{lossy}", "At the end of training.", "over_depth", over_depth)]
+        sections = [
+            section(
+                f"Over depth{lossy}",
+                "At the end of training. No point is drawn for speed where the error never halved.",
+                "over_depth",
+                over_depth,
+            )
+        ]
         layers = alignment_figure(table, config)
         if layers is not None:
             text = (
