@@ -47,7 +47,8 @@ def write_page(folder: Path, config: NextLayerStudyConfig, table: pd.DataFrame, 
         Section(
             "Better, undecided, worse than backpropagation",
             "Depths (and chances of loss) at which the interval of the difference lies below zero, holds it, or lies "
-            "above.",
+            "above. A rule that never halved the error has no speed to count, and one that learnt little has little to "
+            "lose when neurons are silenced.",
             table=_win_rows(summary),
         ),
         Section(
