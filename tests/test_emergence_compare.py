@@ -22,7 +22,7 @@ from emergence.interventions.settings import NextLayerAttention, Spatial
 from emergence.model import ParticleTransformer
 from emergence.run import Run, create_run, open_run
 from emergence.studies.compare.findings import QUANTITIES, attention_wire, compare, paired, seed_table
-from emergence.studies.compare.page import compare_runs
+from emergence.studies.compare.page import compare_runs, difference_rows
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,18 @@ def test_methods_that_are_not_known_are_refused_before_any_work(arguments, said,
     assert main(["compare", *arguments]) == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_table_has_a_row_a_quantity_and_a_column_a_run():
+    """Planted: b is 2 above a on average where both have the seed; the onset was found for one seed alone."""
+    rows = [("a", 0, 1.0, 10.0), ("a", 1, 2.0, np.nan), ("b", 0, 2.0, np.nan), ("b", 1, 5.0, np.nan)]
+    table = pd.DataFrame(rows, columns=["run", "seed", "loss", "onset_step"])
+    head, *found = difference_rows(compare(table.reindex(columns=["run", "seed", *QUANTITIES])))
+    assert head == ["quantity", "a", "b"]
+    cells = {row[0]: row[1:] for row in found}
+    assert cells["test loss"] == ["1.5", "3.5\n+2\n[-10.7, 14.7]"]  # 2 -+ 12.706 * 1
+    assert cells["onset of the first contact head (step)"] == ["10 (1 of 2 seeds)", "–"]
+    assert cells["learning coefficient"] == ["–", "–"]
 
 
 def test_a_seed_that_only_one_run_has_is_not_paired():
