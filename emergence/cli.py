@@ -81,7 +81,7 @@ HELP = """usage: emergence COMMAND [options]
   manifold TASK     weights that follow a context against other ways to tell it: rotated-digits, noisy-digits,
                     gravity-strength, gravity-direction, direction-and-restitution
   next-layer TASK   neurons that seek the next layer's attention against backpropagation, over depth: regression,
-                    digits, breast-cancer, diabetes
+                    digits, breast-cancer, diabetes; tasks in sequence: split-digits, permuted-digits
 
 emergence run --preset quick     a minute or so, to see it work
 emergence run                    the standard study, about five minutes on two cores

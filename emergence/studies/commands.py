@@ -73,15 +73,27 @@ def manifold(task: str, arguments: list[str]) -> str:
 
 
 def next_layer(task: str, arguments: list[str]) -> str:
-    """Learning by next-layer attention."""
+    """Learning by next-layer attention, and forgetting."""
     from .next_layer_attention.config import NextLayerStudyConfig
+    from .next_layer_attention.forgetting.config import SEQUENCES
     from .next_layer_attention.page import verdict
     from .next_layer_attention.study import run_next_layer_study
     from .supervised import TASKS
 
-    _require_task("task", task, TASKS)
+    _require_task("task", task, [*TASKS, *SEQUENCES])
+    if task in SEQUENCES:
+        return _forgetting(task, arguments)
     settings: Any = {"task": task}
     return _study(NextLayerStudyConfig(**settings), f"next-layer {task}", arguments, run_next_layer_study, verdict)
+
+
+def _forgetting(task: str, arguments: list[str]) -> str:
+    from .next_layer_attention.forgetting.config import ForgettingStudyConfig
+    from .next_layer_attention.forgetting.page import verdict
+    from .next_layer_attention.forgetting.study import run_forgetting_study
+
+    settings: Any = {"task": task}
+    return _study(ForgettingStudyConfig(**settings), f"next-layer {task}", arguments, run_forgetting_study, verdict)
 
 
 COMMANDS: dict[str, Callable[[str, list[str]], str]] = {

@@ -52,6 +52,11 @@ _STYLES: dict[str, Any] = {
 }
 
 
+def rule_style(rule: str) -> dict[str, Any]:
+    """The colour and marker of a rule, the same in all figures."""
+    return _STYLES[rule]
+
+
 def over_depth_figure(summary: dict[str, Any], drop: float) -> Figure:
     """Error, speed and alignment, a panel each; points are means over seeds, bars their 95 % intervals."""
     entries = [entry for entry in summary["rules"] if entry["drop"] == drop]
@@ -148,7 +153,7 @@ def _lines(ax: Axes, found: dict[Any, dict[str, Any]]) -> None:
     for rule, shift in zip(rules, np.linspace(-0.5, 0.5, len(rules) + 2)[1:-1], strict=True):
         of_rule = [(_beside(x, shift, places, ax.get_xscale()), found.get((rule, x))) for x in places]
         known = [(x, each) for x, each in of_rule if each is not None and _is_number(each["mean"])]
-        style: Any = _STYLES[rule]  # pyright takes unpacked names for any argument
+        style: Any = rule_style(rule)  # pyright takes unpacked names for any argument
         xs, means = [x for x, _ in known], [each["mean"] for _, each in known]
         ax.plot(xs, means, label=RULE_LABELS[rule], markersize=5, linewidth=1.3, **style)
         for x, each in known:
