@@ -94,18 +94,23 @@ def test_a_sequence_is_a_function_of_its_seed(name):
 def test_a_task_is_left_at_the_first_look_that_finds_it_learnt():
     stage, m = stages_of("split-digits")[0], network()
     run = ForgettingRun("backpropagation", 3e-3, 0)
-    looks = [(step, stage.accuracy_on_validation(m)) for step in learn(m, stage, SMALL, run, order=0)]
+    looks = [(step, stage.accuracy_on_validation(m)) for step in learn(m, stage, SMALL, run)]
     steps = [step for step, _ in looks]
     assert steps == list(range(0, steps[-1] + 1, SMALL.check_every))
-    assert looks[-1][1] >= SMALL.left_at
-    assert all(accuracy < SMALL.left_at for step, accuracy in looks[:-1] if step)
+    assert looks[-1][1] >= SMALL.criterion
+    assert all(accuracy < SMALL.criterion for step, accuracy in looks[:-1] if step)
+
+
+def test_a_task_that_is_known_is_left_at_the_first_look_after_the_start():
+    run = ForgettingRun("backpropagation", 3e-3, 0)
+    assert list(learn(network(), stages_of("split-digits")[0], replace(SMALL, criterion=0.01), run)) == [0, 4]
 
 
 def test_a_task_that_is_not_learnt_is_left_at_the_last_step():
     stage, m = stages_of("split-digits")[0], network()
     config = replace(SMALL, criterion=0.9999, n_steps_at_most=10)
     run = ForgettingRun("backpropagation", 1e-6, 0)
-    assert list(learn(m, stage, config, run, order=0)) == [0, 4, 8, 10]
+    assert list(learn(m, stage, config, run)) == [0, 4, 8, 10]
 
 
 # the study

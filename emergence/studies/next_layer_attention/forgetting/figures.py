@@ -47,7 +47,7 @@ def second_task_figure(table: pd.DataFrame, config: ForgettingStudyConfig) -> Fi
     """First-task accuracy against second-task accuracy while the second is learnt: means over seeds that got there."""
     rows = at_chosen_rates(table)
     chance = 0.5 if config.task == "split-digits" else 0.1
-    levels = np.linspace(chance, config.left_at, 40)
+    levels = np.linspace(chance, config.criterion, 40)
     figure = Figure(figsize=(7.6, 4.2), layout="constrained")
     ax = figure.subplots()
     for rule in config.rules:

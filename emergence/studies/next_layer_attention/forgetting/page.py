@@ -27,7 +27,7 @@ def write_page(folder: Path, config: ForgettingStudyConfig, table: pd.DataFrame,
     sections = [
         Section(
             "What each rule forgets",
-            f"Every task is left as soon as {100 * config.left_at:.0f} % of its validation are right, so that no rule "
+            f"Every task is left as soon as {100 * config.criterion:.0f} % of its validation are right, so that no rule "
             "forgets less because it has learnt less.",
             rules,
             "Small dots: seeds. Large: mean with Student's 95 % interval.",

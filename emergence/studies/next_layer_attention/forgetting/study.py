@@ -32,21 +32,19 @@ def _train_and_measure(cell: tuple[Path, ForgettingStudyConfig, ForgettingRun]) 
     rows: list[tuple[str, int, int, int, float]] = []
     for after, stage in enumerate(stages):
         step = 0
-        for step in learn(m, stage, config, run, order=after):
+        for step in learn(m, stage, config, run):
             if after == 1:
                 plain = next_layer_attention.export(m)
                 seen = {"first": stages[0].accuracy(plain), "second": stages[1].accuracy(plain)}
                 rows += [(name, 1, of, step, value) for of, (name, value) in enumerate(seen.items())]
         plain = next_layer_attention.export(m)
-        is_learnt = stage.accuracy_on_validation(plain) >= config.left_at
+        is_learnt = stage.accuracy_on_validation(plain) >= config.criterion
         rows += [("steps", after, after, step, float(step)), ("is_learnt", after, after, step, float(is_learnt))]
         rows += [("accuracy", after, of, step, other.accuracy(plain)) for of, other in enumerate(stages)]
     return pd.DataFrame(rows, columns=["quantity", "after", "of", "step", "value"]).assign(**asdict(run))
 
 
-def learn(
-    m: nn.Module, stage: Stage, config: ForgettingStudyConfig, run: ForgettingRun, *, order: int
-) -> Iterator[int]:
+def learn(m: nn.Module, stage: Stage, config: ForgettingStudyConfig, run: ForgettingRun) -> Iterator[int]:
     """Train until the task is learnt; yields the number of steps at every look, the first before any.
 
     A loop of its own, as the one of ``emergence.training`` plans its steps beforehand. A run takes seconds and is begun
@@ -57,9 +55,9 @@ def learn(
     for step in range(config.n_steps_at_most + 1):
         if step % config.check_every == 0 or step == config.n_steps_at_most:
             yield step
-            if step and stage.accuracy_on_validation(next_layer_attention.export(m)) >= config.left_at:
+            if step and stage.accuracy_on_validation(next_layer_attention.export(m)) >= config.criterion:
                 return
-        batch = stage.task.training_batch(run.seed, order * (config.n_steps_at_most + 1) + step, config.batch_size)
+        batch = stage.task.training_batch(run.seed, step, config.batch_size)
         optimizer.zero_grad()
         stage.task.loss(m, batch).backward()
         optimizer.step()
