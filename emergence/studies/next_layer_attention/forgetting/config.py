@@ -27,8 +27,8 @@ class ForgettingStudyConfig:
         n_tasks: in the sequence; at most five pairs.
         depth: hidden layers.
         width: neurons of each.
-        criterion: accuracy on validation at which a task is left for the next. Of a pair of digits validation holds some
-            fifty pictures, of which the hardest pairs never have 95 % right.
+        criterion: accuracy on validation at which a task is left for the next. Of a pair of digits validation holds
+            some fifty pictures, of which the hardest pairs never have 95 % right.
         n_steps_at_most: on a task, should the criterion not be reached.
         check_every: steps between looks at the accuracy.
         learning_rates: of Adam, the same to every rule. Each gets the one with which it learns the first task in the

@@ -27,8 +27,8 @@ def write_page(folder: Path, config: ForgettingStudyConfig, table: pd.DataFrame,
     sections = [
         Section(
             "What each rule forgets",
-            f"Every task is left as soon as {100 * config.criterion:.0f} % of its validation are right, so that no rule "
-            "forgets less because it has learnt less.",
+            f"Every task is left as soon as {100 * config.criterion:.0f} % of its validation are right, so that no "
+            "rule forgets less because it has learnt less.",
             rules,
             "Small dots: seeds. Large: mean with Student's 95 % interval.",
         ),
