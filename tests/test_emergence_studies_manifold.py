@@ -26,6 +26,7 @@ from emergence.studies.weight_manifold.config import (
 )
 from emergence.studies.weight_manifold.contexts import (
     CONTEXTS,
+    KINDS,
     MANIFOLDS,
     WRONG,
     Plane,
@@ -351,6 +352,22 @@ def planted_walk() -> pd.DataFrame:
         rows.append(("training", step, "contact_ap", 1.0, 0.0, 0.05, 0.1))
     table = pd.DataFrame(rows, columns=["moment", "step", "quantity", "layer", "head", "coordinate", "value"])
     return table.assign(arm="manifold", seed=3)
+
+
+def test_walks_are_compared_at_the_rate_of_the_manifold():
+    """The plain transformer is best at another rate; its walk at the manifold's is the one that is told."""
+    errors = {("manifold", 0.01): 1.0, ("manifold", 0.03): 2.0, ("plain", 0.01): 2.0, ("plain", 0.03): 1.0}
+    tables = []
+    for place, ((arm, rate), error) in enumerate(errors.items()):
+        walk = planted_walk().assign(arm=arm, learning_rate=rate, n_parameters=1)
+        walk.loc[walk.quantity == "llc", "value"] += 10 * place
+        told = walk.iloc[[0]].assign(quantity="validation_error", value=error)
+        scores = [told.assign(quantity=f"error_{kind}", value=error) for kind in KINDS]
+        tables.append(pd.concat([walk, told, *scores]))
+    config = SteeredStudyConfig(arms=("manifold", "plain"), learning_rates=(0.01, 0.03), seeds=(3,))
+    summary = summarize(pd.concat(tables, ignore_index=True), config)
+    assert [entry["learning_rate"] for entry in summary["arms"]] == [0.01, 0.03]
+    assert [walk["llc"]["mean"] for walk in summary["walks"]] == [8, 28]
 
 
 def test_a_walk_is_told_by_its_best_heads():

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from .config import ARMS, ManifoldStudyConfig, TaskName
 from .contexts import CONTEXTS
-from .findings import QUANTITIES, at_chosen_rates, best_heads
+from .findings import QUANTITIES, at_chosen_rates, best_heads, walked_rows
 from .walk import WALKED
 
 ARM_LABELS: dict[str, str] = {
@@ -84,7 +84,7 @@ def errors_figure(summary: dict[str, Any]) -> Figure:
 
 def heads_figure(table: pd.DataFrame, config: ManifoldStudyConfig) -> Figure:
     """Contact AP of all heads along the walk (first seed), of the best head (every seed), and over training."""
-    rows: Any = at_chosen_rates(table)
+    rows = walked_rows(table)
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     heads, best, training = figure.subplots(1, 3)
     first = rows[(rows.arm == "manifold") & (rows.seed == config.seeds[0])]
@@ -121,7 +121,7 @@ def heads_figure(table: pd.DataFrame, config: ManifoldStudyConfig) -> Figure:
 
 def landscape_figure(table: pd.DataFrame, config: ManifoldStudyConfig) -> Figure:
     """Learning coefficient and curvature along the walk."""
-    rows: Any = at_chosen_rates(table)
+    rows = walked_rows(table)
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     axes = figure.subplots(1, len(LANDSCAPE_LABELS))
     for ax, (quantity, label) in zip(axes, LANDSCAPE_LABELS.items(), strict=True):

@@ -38,6 +38,17 @@ def at_chosen_rates(table: pd.DataFrame) -> pd.DataFrame:
     return table.merge(chosen_rates(table, ["arm"]))
 
 
+def walked_rows(table: pd.DataFrame) -> Any:
+    """The rows of the transformers that are walked, all at the rate of the manifold.
+
+    When a head begins and how curved the loss is follow the learning rate more than anything else, so arms of different
+    rates would be told apart by these alone.
+    """
+    rates: Any = chosen_rates(table, ["arm"]).set_index("arm").learning_rate
+    walked: Any = table[table.arm.isin(WALKED)]
+    return walked[walked.learning_rate == rates["manifold"]] if "manifold" in rates else at_chosen_rates(walked)
+
+
 def summarize(table: pd.DataFrame, config: ManifoldStudyConfig) -> dict[str, Any]:
     """Mean errors over seeds with intervals, and how the manifold differs from each other arm, paired by seed."""
     rows: Any = at_chosen_rates(table)
@@ -46,7 +57,7 @@ def summarize(table: pd.DataFrame, config: ManifoldStudyConfig) -> dict[str, Any
         of_arm = rows[rows.arm == entry["arm"]]
         rate, n = float(of_arm.learning_rate.iloc[0]), int(of_arm.n_parameters.iloc[0])
         entries.append({"arm": entry.pop("arm"), "learning_rate": rate, "n_parameters": n, **entry})
-    walks = _paired_with_manifold(walk_table(rows, config.task), config, tuple(WALK_QUANTITIES))
+    walks = _paired_with_manifold(walk_table(walked_rows(table), config.task), config, tuple(WALK_QUANTITIES))
     return without_nan({"task": config.task, "seeds": list(config.seeds), "arms": entries, "walks": walks})
 
 
@@ -54,7 +65,7 @@ def walk_table(rows: Any, task: TaskName) -> pd.DataFrame:
     """One row an arm and seed, one column a quantity of the walk; empty where nothing was walked."""
     walked = [
         {"arm": arm, "seed": seed, **_of_walk(of_run, task)}
-        for (arm, seed), of_run in rows[rows.arm.isin(WALKED)].groupby(["arm", "seed"])
+        for (arm, seed), of_run in rows.groupby(["arm", "seed"])
         if (of_run.quantity == "llc").any()
     ]
     return pd.DataFrame(walked, columns=["arm", "seed", *WALK_QUANTITIES]).set_index(["arm", "seed"])

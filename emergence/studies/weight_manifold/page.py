@@ -57,13 +57,14 @@ def _walk_sections(folder: Path, config: ManifoldStudyConfig, table: pd.DataFram
         Section(
             "Contact heads along the manifold",
             "A head's average precision at telling who collides before the next frame, on scenes of each context. "
-            "The plain transformer learnt from the same scenes, and is not told their context.",
+            "The plain transformer learnt from the same scenes at the same rate, and is not told their context.",
             heads,
             "Thin lines: seeds. Thick: their mean.",
         ),
         Section(
             "The landscape along the manifold",
-            "Of the ordinary transformer at each point, on scenes of its context.",
+            "Of the ordinary transformer at each point, on scenes of its context. It follows the learning rate, so "
+            "both are shown at the manifold's.",
             landscape,
             "Thin lines: seeds. Thick: their mean.",
         ),
