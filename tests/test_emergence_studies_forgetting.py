@@ -18,9 +18,10 @@ from emergence.studies.next_layer_attention.forgetting.config import ForgettingR
 from emergence.studies.next_layer_attention.forgetting.figures import kept_figure, rules_figure, second_task_figure
 from emergence.studies.next_layer_attention.forgetting.findings import (
     accuracies,
+    at_chosen_rates,
     first_over_second,
     of_run,
-    quickest_rates,
+    over_rates,
     summarize,
 )
 from emergence.studies.next_layer_attention.forgetting.page import verdict
@@ -126,7 +127,7 @@ def test_a_study_writes_its_page_and_is_not_done_twice(finished):
     folder, summary = finished
     assert json.loads((folder / "summary.json").read_text()) == summary
     page = (folder / "report.html").read_text()
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4
     assert verdict(summary).startswith("Accuracy lost by the end, against backpropagation: attention |w| forgets")
     measured = {name: digest for name, digest in contents(folder).items() if name.startswith("measurements")}
     assert run_forgetting_study(SMALL, folder, n_workers=1) == summary
@@ -158,14 +159,17 @@ def test_squared_attention_forgets_what_backpropagation_forgets(tmp_path):
 # findings, from planted tables
 
 
-def planted(rule: str, rate: float, seed: int, kept: list[list[float]], steps: list[int], learnt: int = 1) -> Any:
+def planted(
+    rule: str, rate: float, seed: int, kept: list[list[float]], steps: list[int], validation: float = 0.1
+) -> Any:
     rows = [("accuracy", a, o, 0, value) for a, row in enumerate(kept) for o, value in enumerate(row)]
     rows += [("steps", a, a, n, float(n)) for a, n in enumerate(steps)]
-    rows += [("is_learnt", a, a, n, float(learnt)) for a, n in enumerate(steps)]
+    rows += [("is_learnt", a, a, n, 1.0) for a, n in enumerate(steps)]
+    rows += [("validation_error", len(steps) - 1, -1, steps[-1], validation)]
     rows += [("first", 1, 0, step, value) for step, value in ((0, kept[0][0]), (9, kept[1][0]))]
     rows += [("second", 1, 1, step, value) for step, value in ((0, kept[0][1]), (9, kept[1][1]))]
     table = pd.DataFrame(rows, columns=["quantity", "after", "of", "step", "value"])
-    return table.assign(**asdict(ForgettingRun(rule, rate, seed)))  # type: ignore[arg-type]
+    return table.assign(moment="end", **asdict(ForgettingRun(rule, rate, seed)))  # type: ignore[arg-type]
 
 
 KEPT = [[0.9, 0.5, 0.4], [0.7, 0.8, 0.5], [0.6, 0.7, 1.0]]
@@ -177,15 +181,17 @@ def test_what_a_network_kept_is_counted_by_hand():
     assert found == pytest.approx(expected | {"steps": 30, "learnt": 1})
 
 
-def test_the_rate_is_that_of_the_fewest_steps_on_the_first_task_alone():
+def test_the_rate_is_that_of_the_best_validation_over_all_tasks():
     table = pd.concat(
         [
-            planted("absolute", 1e-3, 0, KEPT, [30, 1, 1]),
-            planted("absolute", 3e-3, 0, KEPT, [20, 99, 99]),
-            planted("absolute", 1e-2, 0, KEPT, [10, 1, 1], learnt=0),
+            planted("absolute", 1e-3, 0, KEPT, [30, 1, 1], validation=0.3),
+            planted("absolute", 3e-3, 0, KEPT, [20, 99, 99], validation=0.2),
+            planted("absolute", 1e-2, 0, KEPT, [10, 1, 1], validation=0.25),
         ]
     )
-    assert quickest_rates(table).learning_rate.tolist() == [3e-3]
+    assert at_chosen_rates(table).learning_rate.unique().tolist() == [3e-3]
+    steps = over_rates(table).steps
+    assert steps.to_dict() == {("absolute", 1e-3, 0): 32 / 3, ("absolute", 3e-3, 0): 218 / 3, ("absolute", 1e-2, 0): 4}
 
 
 def summary_of(drops: dict[str, list[float]], first: dict[str, float]) -> Any:

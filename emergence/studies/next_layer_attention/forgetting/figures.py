@@ -10,9 +10,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from ...spatial.findings import mean_interval
 from ..figures import RULE_LABELS, rule_style
 from .config import ForgettingStudyConfig
-from .findings import accuracies, at_chosen_rates, first_over_second
+from .findings import accuracies, at_chosen_rates, first_over_second, over_rates
 
 PANELS = {
     "first_accuracy": "accuracy in the first task\nwhen it was left",
@@ -40,6 +41,34 @@ def rules_figure(summary: dict[str, Any]) -> Figure:
         ax.grid(axis="x", color="0.92", linewidth=0.8)
     axes[0].set_yticks(range(len(entries)), [RULE_LABELS[entry["rule"]] for entry in entries])
     axes[0].set_ylim(len(entries) - 0.5, -0.6)
+    return figure
+
+
+def rates_figure(table: pd.DataFrame) -> Figure:
+    """Steps, and accuracy at the end, over the learning rate: means over seeds with their 95 % intervals."""
+    runs = over_rates(table)
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    axes = figure.subplots(1, 2)
+    rules = list(dict.fromkeys(table.rule))
+    for ax, quantity in zip(axes, ("average", "steps"), strict=True):
+        for place, rule in enumerate(rules):
+            means = {
+                rate: mean_interval(of.to_numpy(float))
+                for rate, of in runs.loc[rule].groupby("learning_rate")[quantity]
+            }
+            shift = 1.05 ** (place - (len(rules) - 1) / 2)  # side by side, so that intervals can be told apart
+            style: Any = {**rule_style(rule), "markersize": 5}
+            ax.plot(
+                [shift * rate for rate in means], [m["mean"] for m in means.values()], label=RULE_LABELS[rule], **style
+            )
+            for rate, found in means.items():
+                if np.isfinite(found["interval"][0]):
+                    ax.plot([shift * rate] * 2, found["interval"], color=style["color"], linewidth=1)
+        ax.set_xscale("log")
+        ax.set_xlabel("learning rate")
+        ax.set_title(PANELS[quantity].replace("\n", " "), fontsize=10)
+    axes[1].set_yscale("log")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 

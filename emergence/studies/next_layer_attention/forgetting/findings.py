@@ -1,4 +1,4 @@
-"""From the table of a study of forgetting to its findings: each rule at the rate that learnt the first task fastest."""
+"""From the table of a study of forgetting to its findings: each rule at its own best learning rate."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 from ....findings import without_nan
 from ...compare.findings import paired, sides
 from ...spatial.findings import mean_interval
+from ...tuning import chosen_rates
 from ..findings import REFERENCE
 from .config import ForgettingStudyConfig
 
@@ -25,20 +26,9 @@ TOLERANCE = 0.02
 """Difference of first-task accuracy within which rules count as matched: eight pictures of the permuted test; ours."""
 
 
-def quickest_rates(table: pd.DataFrame) -> pd.DataFrame:
-    """The rate of each rule that learnt the first task in the fewest steps, a mean over seeds.
-
-    Rates with which more seeds reach the criterion come first.
-    """
-    first: Any = table[(table["after"] == 0) & table.quantity.isin(["steps", "is_learnt"])]
-    means = first.pivot_table(index=["rule", "learning_rate"], columns="quantity", values="value")
-    ordered = means.sort_values(["is_learnt", "steps"], ascending=[False, True]).reset_index()
-    return ordered.drop_duplicates("rule")[["rule", "learning_rate"]]
-
-
 def at_chosen_rates(table: pd.DataFrame) -> Any:
-    """The rows of each rule at its rate."""
-    return table.merge(quickest_rates(table))
+    """The rows of each rule at its own best learning rate."""
+    return table.merge(chosen_rates(table, ["rule"]))
 
 
 def accuracies(rows: Any) -> np.ndarray:
@@ -52,15 +42,12 @@ def accuracies(rows: Any) -> np.ndarray:
 
 def summarize(table: pd.DataFrame, config: ForgettingStudyConfig) -> dict[str, Any]:
     """Findings: means over seeds with intervals, and differences from backpropagation, paired by seed."""
-    rows = at_chosen_rates(table)
-    by_rule = {
-        rule: pd.DataFrame({seed: of_run(run) for seed, run in rows[rows.rule == rule].groupby("seed")}).T
-        for rule in config.rules
-    }
+    rates: Any = chosen_rates(table, ["rule"]).set_index("rule").learning_rate
+    runs: Any = over_rates(table)
+    by_rule = {rule: runs.loc[rule, rates[rule]] for rule in config.rules}
     entries = []
     for rule, found in by_rule.items():
-        entry: dict[str, Any] = {"rule": rule}
-        entry["learning_rate"] = float(rows[rows.rule == rule].learning_rate.iloc[0])
+        entry: dict[str, Any] = {"rule": rule, "learning_rate": float(rates[rule])}
         for quantity in QUANTITIES:
             entry[quantity] = mean_interval(found[quantity].to_numpy(float))
             if rule != REFERENCE and REFERENCE in by_rule:
@@ -69,6 +56,12 @@ def summarize(table: pd.DataFrame, config: ForgettingStudyConfig) -> dict[str, A
             entry["is_matched"] = abs(entry["first_accuracy_difference"]["mean"]) <= TOLERANCE
         entries.append(entry)
     return without_nan({"task": config.task, "seeds": list(config.seeds), "rules": entries})
+
+
+def over_rates(table: pd.DataFrame) -> pd.DataFrame:
+    """What every network kept and lost: a row a rule, rate and seed, a column a quantity."""
+    runs = table.groupby(["rule", "learning_rate", "seed"])
+    return pd.DataFrame({key: of_run(rows) for key, rows in runs}).T.rename_axis(["rule", "learning_rate", "seed"])
 
 
 def of_run(rows: Any) -> dict[str, float]:

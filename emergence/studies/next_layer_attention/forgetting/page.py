@@ -13,7 +13,7 @@ from ...page import Section, mean_cell, saved_figure, write_method_page
 from ..figures import RULE_LABELS
 from ..findings import REFERENCE
 from .config import ForgettingStudyConfig
-from .figures import kept_figure, rules_figure, second_task_figure
+from .figures import kept_figure, rates_figure, rules_figure, second_task_figure
 from .findings import QUANTITIES, TOLERANCE, wins
 
 
@@ -22,6 +22,7 @@ def write_page(folder: Path, config: ForgettingStudyConfig, table: pd.DataFrame,
     rates = ", ".join(f"{rate:g}" for rate in config.learning_rates)
     with theme():
         rules = saved_figure(rules_figure(summary), folder, "rules")
+        by_rate = saved_figure(rates_figure(table), folder, "rates")
         second = saved_figure(second_task_figure(table, config), folder, "second_task")
         kept = saved_figure(kept_figure(table, config), folder, "kept")
     sections = [
@@ -33,6 +34,12 @@ def write_page(folder: Path, config: ForgettingStudyConfig, table: pd.DataFrame,
             "Small dots: seeds. Large: mean with Student's 95 % interval.",
         ),
         Section(
+            "At every learning rate",
+            "A small step forgets less, whatever the rule; so every rule is told at its own best.",
+            by_rate,
+            "Means over seeds with Student's 95 % interval.",
+        ),
+        Section(
             "At equal progress in the second task",
             "",
             second,
@@ -41,8 +48,8 @@ def write_page(folder: Path, config: ForgettingStudyConfig, table: pd.DataFrame,
         Section("Every task after every task", "", kept, f"Means over {len(config.seeds)} seeds."),
         Section(
             "Every number",
-            f"Each rule at the learning rate of {rates} with which it learns the first task in the fewest steps. Below "
-            "each mean, its interval.",
+            f"Each rule at the learning rate of {rates} with the highest accuracy over all tasks at the end, on "
+            "validation. Below each mean, its interval.",
             table=_rows(summary, ""),
         ),
         Section(
