@@ -135,7 +135,7 @@ def test_a_study_writes_its_page_and_is_not_done_twice(finished):
 
 
 def test_rules_of_a_seed_begin_alike_and_are_measured_in_every_task(finished):
-    table = pd.read_parquet(finished[0] / "measurements.parquet")
+    table: Any = pd.read_parquet(finished[0] / "measurements.parquet")
     begun = table[(table.quantity == "first") & (table.step == 0)]
     assert len(begun) == 4
     kept = table[table.quantity == "accuracy"]
@@ -238,12 +238,12 @@ def test_figures_show_what_was_planted():
     )
     np.testing.assert_allclose(accuracies(table), KEPT)
     summary = summarize(table, config)
-    panels = rules_figure(summary).axes
+    panels: list[Any] = rules_figure(summary).axes
     means = [line.get_xdata()[0] for line in panels[1].lines if line.get_marker() == "o"]
     np.testing.assert_allclose(means, [0.2, 0.2])
     texts = [text.get_text() for text in kept_figure(table, config).axes[0].texts]
     assert texts == [f"{100 * value:.0f}" for row in KEPT for value in row]
-    line = second_task_figure(table, config).axes[0].lines[0]
+    line: Any = second_task_figure(table, config).axes[0].lines[0]
     assert np.asarray(line.get_ydata())[[0, -1]].tolist() == [0.9, 0.7]
     assert 0.78 < line.get_xdata()[-1] <= 0.8  # nobody got further
 
