@@ -32,7 +32,7 @@ CONTEXT_LABELS: dict[TaskName, str] = {
     "noisy-digits": "context: noise over the range of a pixel",
     "gravity-strength": "context: strength of gravity",
     "gravity-direction": "context: direction of gravity (turns)",
-    "direction-and-restitution": "context: direction of gravity (turns), at restitution 0.7",
+    "direction-and-restitution": "context: direction of gravity (turns),\nat restitution 0.7",
 }
 LANDSCAPE_LABELS = {
     "llc": "learning coefficient",
