@@ -30,7 +30,8 @@ WALK_QUANTITIES = {
     "hessian_trace": "trace of the Hessian",
     "hessian_top": "largest eigenvalue of the Hessian",
 }
-"""Of transformers that are walked; the last three are means over the stations."""
+"""Of transformers that are walked; the last three are means over the stations but those beyond the contexts learnt,
+where a point of the manifold is no minimum of the loss."""
 
 
 def at_chosen_rates(table: pd.DataFrame) -> pd.DataFrame:
@@ -92,7 +93,9 @@ def _of_walk(rows: Any, task: TaskName) -> dict[str, float]:
     head = best["head"].mode().iloc[0]
     found["same_head"] = float((best["head"] == head).mean())
     found["onset_step"] = _onset(rows, *map(int, head.split(".")), seed=int(rows.seed.iloc[0]))
-    landscape = rows[rows.quantity.isin(list(WALK_QUANTITIES))].groupby("quantity").value.mean()
+    measured = rows[rows.quantity.isin(list(WALK_QUANTITIES))]
+    is_minimum = measured.coordinate.map(lambda place: kind_of(task, place)) != "extrapolation"
+    landscape = measured[is_minimum].groupby("quantity").value.mean()
     return found | {str(name): float(value) for name, value in landscape.items()}
 
 

@@ -64,7 +64,8 @@ def _walk_sections(folder: Path, config: ManifoldStudyConfig, table: pd.DataFram
         Section(
             "The landscape along the manifold",
             "Of the ordinary transformer at each point, on scenes of its context. It follows the learning rate, so "
-            "both are shown at the manifold's.",
+            "both are shown at the manifold's. Beyond the contexts learnt a point is no minimum of the loss there, and "
+            "its learning coefficient may be below zero.",
             landscape,
             "Thin lines: seeds. Thick: their mean.",
         ),
