@@ -256,7 +256,7 @@ def test_figures_show_what_was_planted():
     ("wrong", "said"),
     [
         ({"task": "split"}, "task must be one of split-digits, permuted-digits, got split"),
-        ({"rules": ("hebb",)}, "rules must be among backpropagation|rules must be among squared"),
+        ({"rules": ("hebb",)}, "rules must be among squared, absolute"),
         ({"n_tasks": 6}, "n_tasks must be from 2 to 5, got 6"),
         ({"n_tasks": 1}, "n_tasks must be from 2 to 5, got 1"),
         ({"criterion": 1.0}, "criterion must be between zero and one, got 1.0"),

@@ -40,7 +40,7 @@ from emergence.studies.weight_manifold.digits import digits_task, rotated
 from emergence.studies.weight_manifold.findings import best_heads, summarize, walk_table
 from emergence.studies.weight_manifold.networks import make_network
 from emergence.studies.weight_manifold.page import verdict
-from emergence.studies.weight_manifold.particles import particles_task, system_at
+from emergence.studies.weight_manifold.particles import N_FRAMES, particles_task, system_at
 from emergence.studies.weight_manifold.study import method_at_work, run_manifold_study
 from emergence.studies.weight_manifold.task import make_task
 from emergence.studies.weight_manifold.walk import head_scores, landscape, model_at
@@ -172,10 +172,10 @@ def few_boxes():
 
 
 def test_contexts_are_what_they_say():
-    assert system_at("gravity-strength", np.array([0.5])).gravity == (0.0, -2.0)
-    np.testing.assert_allclose(system_at("gravity-direction", np.array([0.25])).gravity, (0, 2), atol=1e-12)
+    assert system_at("gravity-strength", np.array([0.5])).gravity == (0.0, -3.0)
+    np.testing.assert_allclose(system_at("gravity-direction", np.array([0.25])).gravity, (0, 4), atol=1e-12)
     both = system_at("direction-and-restitution", np.array([0.5, 0.25]))
-    np.testing.assert_allclose(both.gravity, (-2, 0), atol=1e-12)
+    np.testing.assert_allclose(both.gravity, (-4, 0), atol=1e-12)
     assert both.restitution == pytest.approx(0.7)
     assert system_at("direction-and-restitution", np.array([0.5, 0.5])).restitution == 1
     assert system_at("gravity-direction", np.array([0.5])).restitution == 1
@@ -204,7 +204,7 @@ def test_scenes_to_learn_from_are_normalised_and_their_contexts_learnt():
         torch.testing.assert_close(flat.std(0), torch.ones(values.shape[-1]), rtol=0, atol=1e-3)
     assert task.contexts.unique(dim=0).shape == (12, 2)
     learnt = as_tensor(contexts_of(task.name, "learnt", even_shares(task.name, 12)))
-    torch.testing.assert_close(task.contexts[:: 6 * 8], learnt)
+    torch.testing.assert_close(task.contexts[:: 6 * (N_FRAMES - 1)], learnt)
 
 
 @pytest.mark.usefixtures("few_boxes")

@@ -374,7 +374,7 @@ def test_layers_are_shown_at_the_middle_depth():
     [
         ({"task": "mnist"}, "task must be one of regression, digits"),
         ({"rules": ("squared", "squared")}, "rules must be distinct"),
-        ({"rules": ("cubed",)}, "rules must be among backpropagation, squared"),
+        ({"rules": ("cubed",)}, "rules must be among squared, absolute"),
         ({"depths": (0,)}, "depths must be at least 1"),
         ({"drops": (0.0, 1.0)}, "drops must be at least 0 and below 1"),
         ({"drops": (-0.1,)}, "drops must be at least 0"),
