@@ -77,6 +77,16 @@ def test_scaled_layers_shrink_gradients_by_their_scale(rng, scale):
     assert got.slope_interval == pytest.approx((got.slope, got.slope))
 
 
+def test_resamples_are_drawn_by_the_generator_passed_in():
+    def interval(seed: int) -> tuple[float, float]:
+        drawn = np.random.default_rng(seed)
+        options = {"loss_fn": squared_error, "layers": ["0", "1", "2"]}
+        return gradient_conditioning(tanh_net(), regression(8, 5, 5), rng=drawn, **options).ratio_interval
+
+    assert interval(0) == interval(0)
+    assert interval(0) != interval(1)
+
+
 def test_gradients_are_those_of_finite_differences(rng):
     """Move one entry of a layer's output at a time, without any gradient."""
     model, (batch,) = tanh_net(), regression(1, 5, 5, size=3)

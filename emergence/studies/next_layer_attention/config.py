@@ -9,7 +9,7 @@ import tyro
 
 from ...config import AdamW, TrainingConfig, _require, _require_counts
 from ...interventions.settings import AttentionName
-from ..spatial.config import require_distinct
+from ..settings import require_distinct, require_rates_and_seeds, scheduled_training
 from ..supervised import TASKS, TaskName
 
 RULES: tuple[AttentionName, ...] = get_args(AttentionName)
@@ -51,25 +51,17 @@ class NextLayerStudyConfig:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        require_distinct(self, "rules", "depths", "drops", "learning_rates", "seeds")
+        require_distinct(self, "rules", "depths", "drops")
         _require(self.task in TASKS, "task", f"one of {', '.join(TASKS)}", self.task)
         _require(set(self.rules) <= set(RULES), "rules", f"among {', '.join(RULES)}", self.rules)
         _require(min(self.depths) >= 1, "depths", "at least 1", self.depths)
         _require(all(0 <= drop < 1 for drop in self.drops), "drops", "at least 0 and below 1", self.drops)
-        _require(min(self.learning_rates) > 0, "learning_rates", "positive", self.learning_rates)
-        _require(min(self.seeds) >= 0, "seeds", "zero or positive", self.seeds)
+        require_rates_and_seeds(self)
         _require_counts(self, "next-layer study", 1, "width", "n_steps", "batch_size")
 
     def training(self, learning_rate: float) -> TrainingConfig:
-        """The same schedule for all: a short rise, and a fall over the last quarter."""
-        return TrainingConfig(
-            n_steps=self.n_steps,
-            batch_size=self.batch_size,
-            optimizer=AdamW(learning_rate=learning_rate, weight_decay=0.0),
-            n_warmup_steps=self.n_steps // 20,
-            n_decay_steps=self.n_steps // 4,
-            n_checkpoints=10,
-        )
+        """With Adam, on the schedule of all."""
+        return scheduled_training(self, AdamW(learning_rate=learning_rate, weight_decay=0.0), n_checkpoints=10)
 
     @property
     def runs(self) -> list[NextLayerRun]:

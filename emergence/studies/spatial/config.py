@@ -10,14 +10,8 @@ import tyro
 
 from ...config import TrainingConfig, _require, _require_counts
 from ...interventions.spatial import ARMS, ArmName
+from ..settings import require_distinct
 from .examples import EXAMPLES, Example, ExampleName, example
-
-
-def require_distinct(settings: object, *names: str) -> None:
-    """Refuse an empty list, and one that names anything twice."""
-    for name in names:
-        values = getattr(settings, name)
-        _require(0 < len(values) == len(set(values)), name, "distinct, and at least one", values)
 
 
 def with_steps(training: TrainingConfig, n_steps: int) -> TrainingConfig:

@@ -9,7 +9,7 @@ import tyro
 
 from ...config import AdamW, TrainingConfig, _require, _require_counts
 from ...interventions.settings import StructureName
-from ..spatial.config import require_distinct
+from ..settings import require_distinct, require_rates_and_seeds, scheduled_training
 from ..supervised import TASKS, TaskName
 
 ArmName = Literal["plain", "residual", "structure", "structured"]
@@ -48,27 +48,19 @@ class StructuredStudyConfig:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        require_distinct(self, "arms", "depths", "widths", "learning_rates", "seeds")
+        require_distinct(self, "arms", "depths", "widths")
         _require(self.task in TASKS, "task", f"one of {', '.join(TASKS)}", self.task)
         _require(set(self.arms) <= set(ARMS), "arms", f"among {', '.join(ARMS)}", self.arms)
         _require(0 < self.correction < 1, "correction", "above zero and below one", self.correction)
         _require(self.penalty >= 0, "penalty", "zero or positive", self.penalty)
         _require(min(self.depths) >= 2, "depths", "at least 2", self.depths)
         _require(min(self.widths) >= 4, "widths", "at least 4", self.widths)
-        _require(min(self.learning_rates) > 0, "learning_rates", "positive", self.learning_rates)
-        _require(min(self.seeds) >= 0, "seeds", "zero or positive", self.seeds)
+        require_rates_and_seeds(self)
         _require_counts(self, "structured study", 1, "n_steps", "batch_size")
 
     def training(self, learning_rate: float) -> TrainingConfig:
-        """The same schedule for all: a short rise, and a fall over the last quarter."""
-        return TrainingConfig(
-            n_steps=self.n_steps,
-            batch_size=self.batch_size,
-            optimizer=AdamW(learning_rate=learning_rate, weight_decay=0.0),
-            n_warmup_steps=self.n_steps // 20,
-            n_decay_steps=self.n_steps // 4,
-            n_checkpoints=2,
-        )
+        """With Adam, on the schedule of all."""
+        return scheduled_training(self, AdamW(learning_rate=learning_rate, weight_decay=0.0), n_checkpoints=2)
 
     @property
     def runs(self) -> list[StructuredRun]:

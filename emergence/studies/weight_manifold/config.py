@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 import tyro
 
 from ...config import SGD, AdamW, TrainingConfig, _require, _require_counts
-from ..spatial.config import require_distinct
+from ..settings import require_distinct, require_rates_and_seeds, scheduled_training
 
 DigitsName = Literal["rotated-digits", "noisy-digits"]
 ParticlesName = Literal["gravity-strength", "gravity-direction", "direction-and-restitution"]
@@ -59,11 +59,10 @@ class ManifoldStudyConfig:
     n_checkpoints: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        require_distinct(self, "arms", "learning_rates", "seeds")
+        require_distinct(self, "arms")
         _require(self.task in self.tasks, "task", f"one of {', '.join(self.tasks)}", self.task)
         _require(set(self.arms) <= set(ARMS), "arms", f"among {', '.join(ARMS)}", self.arms)
-        _require(min(self.learning_rates) > 0, "learning_rates", "positive", self.learning_rates)
-        _require(min(self.seeds) >= 0, "seeds", "zero or positive", self.seeds)
+        require_rates_and_seeds(self)
         _require_counts(self, "weight-manifold study", 1, "width", "n_steps", "batch_size")
 
     def optimizer(self, learning_rate: float) -> SGD | AdamW:
@@ -71,15 +70,8 @@ class ManifoldStudyConfig:
         return SGD(learning_rate=learning_rate, momentum=0.9)
 
     def training(self, learning_rate: float) -> TrainingConfig:
-        """The same schedule for all: a short rise, and a fall over the last quarter."""
-        return TrainingConfig(
-            n_steps=self.n_steps,
-            batch_size=self.batch_size,
-            optimizer=self.optimizer(learning_rate),
-            n_warmup_steps=self.n_steps // 20,
-            n_decay_steps=self.n_steps // 4,
-            n_checkpoints=self.n_checkpoints,
-        )
+        """On the schedule of all."""
+        return scheduled_training(self, self.optimizer(learning_rate), self.n_checkpoints)
 
     @property
     def runs(self) -> list[ManifoldRun]:

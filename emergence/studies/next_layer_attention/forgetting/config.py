@@ -9,7 +9,7 @@ import tyro
 
 from ....config import _require, _require_counts
 from ....interventions.settings import AttentionName
-from ...spatial.config import require_distinct
+from ...settings import require_distinct, require_rates_and_seeds
 from ..config import RULES
 
 SequenceName = Literal["split-digits", "permuted-digits"]
@@ -58,14 +58,13 @@ class ForgettingStudyConfig:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        require_distinct(self, "rules", "learning_rates", "seeds")
+        require_distinct(self, "rules")
         _require(self.task in SEQUENCES, "task", f"one of {', '.join(SEQUENCES)}", self.task)
         _require(set(self.rules) <= set(RULES), "rules", f"among {', '.join(RULES)}", self.rules)
         most = 5 if self.task == "split-digits" else 100
         _require(2 <= self.n_tasks <= most, "n_tasks", f"from 2 to {most}", self.n_tasks)
         _require(0 < self.criterion < 1, "criterion", "between zero and one", self.criterion)
-        _require(min(self.learning_rates) > 0, "learning_rates", "positive", self.learning_rates)
-        _require(min(self.seeds) >= 0, "seeds", "zero or positive", self.seeds)
+        require_rates_and_seeds(self)
         names = ("depth", "width", "n_steps_at_most", "check_every", "batch_size")
         _require_counts(self, "forgetting study", 1, *names)
 

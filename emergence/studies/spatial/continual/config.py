@@ -10,7 +10,8 @@ from simulators.cognitive import TASKS
 from ....config import _require, _require_counts
 from ....interventions.spatial import ArmName
 from ....tasks.symbolic import formula_names
-from ..config import SpatialRun, require_distinct
+from ...settings import require_distinct
+from ..config import SpatialRun
 
 ContinualExample = Literal["independence", "feature-sharing", "cognitive"]
 
