@@ -21,7 +21,7 @@ from emergence.config import ModelConfig
 from emergence.interventions.settings import NextLayerAttention, Spatial
 from emergence.model import ParticleTransformer
 from emergence.run import Run, create_run, open_run
-from emergence.studies.compare.findings import QUANTITIES, attention_wire, compare, paired, seed_table
+from emergence.studies.compare.findings import QUANTITIES, attention_wire, compare, half_step, paired, seed_table
 from emergence.studies.compare.page import compare_runs, difference_rows
 
 
@@ -124,7 +124,8 @@ def test_runs_of_different_seeds_are_compared_on_what_they_share():
 
 
 def head(seed: int, ap: float, onset: int | None, *, is_contact: bool) -> dict[str, Any]:
-    return {"seed": seed, "contact_ap": ap, "onset_step": onset, "is_contact_head": is_contact}
+    place = {"layer": 0, "head": round(10 * ap)}
+    return {"seed": seed, **place, "contact_ap": ap, "onset_step": onset, "is_contact_head": is_contact}
 
 
 def test_a_row_holds_what_the_run_found_for_its_seed(tmp_path):
@@ -135,7 +136,9 @@ def test_a_row_holds_what_the_run_found_for_its_seed(tmp_path):
     eigenvalues = [("hessian_eigenvalue", 9, -6.0, 0.0), ("hessian_eigenvalue", 9, 4.0, 1.0)]
     measured = pd.DataFrame(
         [("discs", 1, *row, np.nan, np.nan, np.nan, np.nan) for row in rows]
-        + [("discs", 1, *row[:3], np.nan, np.nan, np.nan, row[3]) for row in eigenvalues],
+        + [("discs", 1, *row[:3], np.nan, np.nan, np.nan, row[3]) for row in eigenvalues]
+        + [("discs", 1, "contact_ap", step, ap, np.nan, 0, 7, np.nan) for step, ap in ((0, 0.1), (3, 0.35), (9, 0.7))]
+        + [("discs", 1, "contact_ap", step, 0.5, np.nan, 0, 2, np.nan) for step in (0, 3, 9)],
         columns=["arm", "seed", "quantity", "step", "value", "standard_error", "layer", "head", "coordinate"],
     )
     heads = [head(0, 0.9, 1, is_contact=True), head(1, 0.2, 2, is_contact=False)]
@@ -164,12 +167,20 @@ def test_a_row_holds_what_the_run_found_for_its_seed(tmp_path):
         "n_contact_heads": 3,
         "best_ap": 0.7,
         "onset_step": 20,
+        "half_step": pytest.approx(3.0),
         "llc": 5.0,
         "hessian_trace": 8.0,
         "hessian_top": 4.0,
         "participation_ratio": 2.5,
         "train_seconds": 10.0,
     }
+
+
+def test_half_of_a_curve_is_reached_on_a_line_in_the_logarithm_of_steps():
+    doublings = np.arange(5)
+    assert half_step(2**doublings - 1, doublings) == pytest.approx(3.0)  # a checkpoint is there
+    assert half_step(2**doublings - 1, doublings + 1.0) == pytest.approx(2**1.5 - 1)  # between two
+    assert half_step(np.array([0, 10]), np.array([0.9, 1.0])) == 0  # at once
 
 
 def test_the_wire_of_attention_is_that_of_the_shortest_order():

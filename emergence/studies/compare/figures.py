@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 
 from probes.plots.axes import step_axis
 
-from ...curves import Curves
 from ...run import Run
-from .findings import QUANTITIES
+from .findings import QUANTITIES, best_head_curve
 
 
 def colors(names: list[str]) -> dict[str, Any]:
@@ -28,10 +27,7 @@ def onset_figure(runs: dict[str, Run]) -> Figure:
     for (name, run), color in zip(runs.items(), colors(list(runs)).values(), strict=True):
         lines: list[Any] = []
         for seed in run.config.seeds:
-            curves = Curves(run.measurements, "discs", seed)
-            heads = [head for head in run.summary["heads"] if head["seed"] == seed]
-            best = max(heads, key=lambda head: head["contact_ap"])
-            steps, values, _ = curves.over_steps("contact_ap", best["layer"], best["head"])
+            steps, values = best_head_curve(run, seed)
             ax.plot(steps, values, color=color, linewidth=0.7, alpha=0.45)
             lines.append(pd.Series(values, steps))
         mean: Any = pd.concat(lines, axis=1).mean(axis=1)

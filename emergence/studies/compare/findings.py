@@ -22,6 +22,7 @@ QUANTITIES = {
     "n_contact_heads": "contact heads",
     "best_ap": "contact AP of the best head",
     "onset_step": "onset of the first contact head (step)",
+    "half_step": "half of that AP reached (step)",
     "llc": "learning coefficient",
     "hessian_trace": "trace of the Hessian",
     "hessian_top": "largest eigenvalue of the Hessian",
@@ -29,8 +30,8 @@ QUANTITIES = {
     "attention_wire": "wire of attention, per unit of weight",
     "train_seconds": "training, seconds a seed",
 }
-"""Quantities and what the page calls them. ``onset_step`` is missing where no head is a contact head; seconds are
-in the row of the first seed alone."""
+"""Quantities and what the page calls them. ``onset_step`` and ``half_step`` are missing where no head is a contact
+head; seconds are in the row of the first seed alone."""
 
 ROUNDS = 20
 """Rounds of swaps at most that put a network in its shortest order before its wire is measured."""
@@ -108,6 +109,27 @@ def attention_wire(model: nn.Module) -> float:
     return length / total
 
 
+def best_head_curve(run: Run, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Contact average precision of the head that ends best: steps of the checkpoints, and values there."""
+    heads = [head for head in run.summary["heads"] if head["seed"] == seed]
+    best = max(heads, key=lambda head: head["contact_ap"])
+    steps, values, _ = Curves(run.measurements, "discs", seed).over_steps("contact_ap", best["layer"], best["head"])
+    return steps, values
+
+
+def half_step(steps: np.ndarray, values: np.ndarray) -> float:
+    """Where a curve first comes to half of its end, on a line in log(1 + step) between checkpoints.
+
+    Another question than the onset, which is where the rise begins: this one is when it has happened.
+    """
+    half = values[-1] / 2
+    k = int(np.argmax(values >= half))
+    if k == 0:
+        return float(steps[0])
+    log_steps = np.log1p(steps[k - 1 : k + 1].astype(float))
+    return float(np.expm1(np.interp(half, values[k - 1 : k + 1], log_steps)))
+
+
 def _train_seconds(run: Run) -> float:
     """One number a run, as all its seeds are timed together."""
     return run.summary["seconds"].get("train", np.nan) / len(list(run.cells))
@@ -128,6 +150,7 @@ def _of_seed(run: Run, seed: int) -> dict[str, float]:
         "n_contact_heads": len(contact),
         "best_ap": max(head["contact_ap"] for head in heads),
         "onset_step": min(onsets, default=np.nan),
+        "half_step": half_step(*best_head_curve(run, seed)) if contact else np.nan,
         "llc": curves.at("llc", last),
         "hessian_trace": curves.at("hessian_trace", last),
         "hessian_top": float(curves.curve("hessian_eigenvalue", last).value.max()),
