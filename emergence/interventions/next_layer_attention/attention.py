@@ -119,12 +119,12 @@ class Competitive:
 
     def paid(self, weight: Tensor) -> Tensor:
         """Shares of one."""
-        return weight.abs().div_(self.temperature).flatten(1).softmax(1).view(weight.shape)
+        return weight.abs().mul_(1 / self.temperature).flatten(1).softmax(1).view(weight.shape)
 
     def derivative(self, weight: Tensor) -> Tensor:
         """By a neuron's own weight, the others' held."""
         share = self.paid(weight)
-        return share.sub_(share.square()).mul_(weight.sign()).div_(self.temperature)
+        return share.sub_(share.square()).mul_(weight.sign()).mul_(1 / self.temperature)
 
 
 @dataclass(frozen=True)
