@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import interleaved
 import numpy as np
 import torch
 from torch import nn
+from training_steps import training_step
 
 from emergence.config import ModelConfig
 from emergence.interventions import next_layer_attention
@@ -29,20 +28,6 @@ from emergence.perceptron import Perceptron
 RESULTS = Path(__file__).parent / "results" / "next_layer_attention.json"
 WIDTHS, DEPTH, BATCH, GOAL = (128, 512), 4, 256, 1.3
 DEPTHS, DEPTH_WIDTH = (2, 8, 32), 64
-
-
-def training_step(model: nn.Module, x: torch.Tensor) -> Callable[[], float]:
-    """A call is one training step and returns its CPU seconds."""
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
-
-    def seconds() -> float:
-        began = time.process_time()
-        optimizer.zero_grad()
-        model(x).square().mean().backward()
-        optimizer.step()
-        return time.process_time() - began
-
-    return seconds
 
 
 def check(plain: nn.Module, x: torch.Tensor) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import interleaved
 import numpy as np
 import torch
 from torch import nn
+from training_steps import training_step
 
 from emergence.config import ModelConfig
 from emergence.interventions import structured
@@ -28,20 +27,6 @@ RESULTS = Path(__file__).parent / "results" / "structured.json"
 WIDTH, DEPTH, BATCHES = 128, 8, (128, 256, 512, 1024, 4096)
 LAYERS = ["linear*"]
 PARTICLE_LAYERS = ["blocks.*.attn", "blocks.*.mlp"]
-
-
-def training_step(model: nn.Module, x: torch.Tensor) -> Callable[[], float]:
-    """A call is one training step and returns its CPU seconds."""
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
-
-    def seconds() -> float:
-        began = time.process_time()
-        optimizer.zero_grad()
-        model(x).square().mean().backward()
-        optimizer.step()
-        return time.process_time() - began
-
-    return seconds
 
 
 def ratios(
