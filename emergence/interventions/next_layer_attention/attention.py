@@ -2,7 +2,7 @@
 
 Everywhere here a weight is ``(listener, source, ...)`` as torch's layers hold it: ``w[j, i]`` is how much listener j
 hears of neuron i. A convolution's kernel is one listener's weights to all it hears. Derivatives are worked out in
-place, since in wide layers new memory costs more than the arithmetic.
+place and in few calls: in wide layers new memory costs more than the arithmetic, in narrow ones each call does.
 """
 
 from __future__ import annotations
@@ -119,12 +119,13 @@ class Competitive:
 
     def paid(self, weight: Tensor) -> Tensor:
         """Shares of one."""
-        return weight.abs().mul_(1 / self.temperature).flatten(1).softmax(1).view(weight.shape)
+        return _shares(weight.abs().mul_(1 / self.temperature))
 
     def derivative(self, weight: Tensor) -> Tensor:
         """By a neuron's own weight, the others' held."""
-        share = self.paid(weight)
-        return share.sub_(share.square()).mul_(weight.sign()).mul_(1 / self.temperature)
+        slope = weight.sign().mul_(1 / self.temperature)
+        share = _shares(weight * slope)
+        return torch.ops.aten.sigmoid_backward(slope, share)  # slope * share * (1 - share)
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,8 @@ class Elementwise:
             return torch.func.grad(lambda w: self.function(w).sum())(weight)
         with torch.enable_grad():  # twice as fast
             free = weight.detach().requires_grad_()
-            return torch.autograd.grad(self.function(free).sum(), free)[0]
+            paid = self.function(free)
+            return torch.autograd.grad(paid, free, torch.ones_like(paid))[0]
 
 
 ATTENTIONS: dict[str, NeuronAttention] = {
@@ -165,7 +167,7 @@ def matched_norm(matrix: Tensor, weight: Tensor) -> Tensor:
     if matrix is weight:
         return weight
     scale = torch.linalg.vector_norm(weight) / torch.linalg.vector_norm(matrix)
-    return matrix * scale.nan_to_num(nan=0.0, posinf=0.0)
+    return matrix * scale.nan_to_num_(nan=0.0, posinf=0.0)
 
 
 def check_attention(attention: NeuronAttention, weight: Tensor, name: str) -> None:
@@ -217,7 +219,12 @@ def _check_finite(what: str, numbers: Tensor, weight: Tensor) -> None:
         raise ValueError(f"attention must have finite {what}, got none at a weight of {where:.4g}; smooth it there")
 
 
+def _shares(score: Tensor) -> Tensor:
+    """Softmax over each listener's sources."""
+    return score.softmax(1) if score.dim() == 2 else score.flatten(1).softmax(1).view_as(score)
+
+
 def _inverse_total(square: Tensor) -> Tensor:
     """One over each listener's sum, or zero."""
     total = square.sum(tuple(range(1, square.dim())), keepdim=True)
-    return total.reciprocal().nan_to_num(nan=0.0, posinf=0.0)
+    return total.reciprocal_().nan_to_num_(nan=0.0, posinf=0.0)

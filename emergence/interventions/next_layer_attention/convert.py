@@ -63,8 +63,8 @@ def convert(
         ValueError: no such layer or attention, a layer that is converted already, shares its weight, or has weights
             that are not finite or where F has no finite derivative; no generator; ``drop`` outside [0, 1).
 
-    Cost: a training step, 1.0 to 1.3 plain ones in layers of 128 neurons and more; in the narrowest of these up to 1.4
-    where attention is normalised or competitive, 1.5 with ``drop``. See the benchmark above. Narrower layers cost more.
+    Cost: a training step, 1.0 to 1.3 plain ones in layers of 128 neurons and more; in the narrowest of these 1.4 where
+    attention is a function, 1.5 with ``drop``. See the benchmark above. Narrower layers cost more.
     """
     check_values(model)
     feedback = named_feedback(attention, match_norm)

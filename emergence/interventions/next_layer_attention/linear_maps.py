@@ -55,12 +55,11 @@ class Dense(LinearMap):
 
     def to_weight(self, signal: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         """The outer product, summed over the batch."""
-        n_listeners, n_sources = weight.shape
-        return signal.reshape(-1, n_listeners).T @ x.reshape(-1, n_sources)
+        return _rows(signal).T @ _rows(x)
 
     def to_bias(self, signal: Tensor) -> Tensor:
         """The sum over the batch."""
-        return signal.reshape(-1, signal.shape[-1]).sum(0)
+        return _rows(signal).sum(0)
 
     def n_sources(self, x_shape: torch.Size) -> int:
         """The last axis."""
@@ -73,6 +72,10 @@ class Dense(LinearMap):
         if projected.dim() != 2 or len(x_shape) < 3 or projected.shape != (x_shape[0], x_shape[-1]):
             return None
         return projected.view(x_shape[0], *[1] * (len(x_shape) - 2), x_shape[-1]).expand(x_shape)
+
+
+def _rows(t: Float[Tensor, "*batch n"]) -> Float[Tensor, "rows n"]:
+    return t if t.dim() == 2 else t.reshape(-1, t.shape[-1])
 
 
 DENSE = Dense()

@@ -49,15 +49,6 @@ class Route:
         return signal * (chance >= self.drop).to(signal) / (1 - self.drop)
 
 
-@dataclass(frozen=True, eq=False)
-class _Call:
-    """One use of a weight in a forward pass."""
-
-    linear_map: LinearMap
-    route: Route
-    error: OutputError | None
-
-
 @dataclass(frozen=True)
 class Use:
     """What crossed one weight in a forward pass, for ``messages``."""
@@ -98,7 +89,7 @@ def heard(
         error = route.broadcast.current
         error.waiting.append((route.name, linear_map, x.shape))
     in_func = torch._C._are_functorch_transforms_active()  # type: ignore[reportAttributeAccessIssue]
-    outputs: Any = (_HeardInFunc if in_func else _Heard).apply(x, weight, bias, random, _Call(linear_map, route, error))
+    outputs: Any = (_HeardInFunc if in_func else _Heard).apply(x, weight, bias, random, linear_map, route, error)
     uses = _USES.get()
     if uses is not None:
         uses.append(Use(route, x, weight, outputs))
@@ -109,9 +100,13 @@ class _Heard(Function):
     """Outside ``torch.func``: the form that torch calls with least ado, which counts in narrow layers."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        _keep(ctx, inputs)
-        return _outputs(*inputs)
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, random: Tensor | None,
+        linear_map: LinearMap, route: Route, error: OutputError | None,
+    ) -> Tensor:  # fmt: skip
+        ctx.save_for_backward(x, weight, random)
+        ctx.call = linear_map, route, error
+        return linear_map.outputs(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -128,12 +123,16 @@ class _HeardInFunc(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, random: Tensor | None, call: _Call) -> Tensor:
-        return _outputs(x, weight, bias, random, call)
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor | None, random: Tensor | None,
+        linear_map: LinearMap, route: Route, error: OutputError | None,
+    ) -> Tensor:  # fmt: skip
+        return linear_map.outputs(x, weight, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        _keep(ctx, inputs)
+        x, weight, _, random, *ctx.call = inputs
+        ctx.save_for_backward(x, weight, random)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -144,41 +143,34 @@ class _HeardInFunc(Function):
         raise ValueError(_ONCE)
 
 
-def _outputs(x: Tensor, weight: Tensor, bias: Tensor | None, random: Tensor | None, call: _Call) -> Tensor:
-    return call.linear_map.outputs(x, weight, bias)
-
-
-def _keep(ctx: Any, inputs: Any) -> None:
-    x, weight, _, random, call = inputs
-    ctx.save_for_backward(x, weight, random)
-    ctx.call = call
-
-
 def _backward(ctx: Any, signal: Tensor) -> Any:
-    x, weight, random = ctx.saved_tensors
-    needed = ctx.needs_input_grad[:3]
     # where gradients of gradients are recorded, they pass a function that refuses; elsewhere it would cost time
-    send = _SentBack.apply if torch.is_grad_enabled() else _SentBack.forward
-    to_x, to_weight, to_bias = send(signal, x, weight, random, ctx.call, needed)
-    return to_x, to_weight, to_bias, None, None
+    send: Any = _SentBack.apply if torch.is_grad_enabled() else _sent_back
+    return *send(signal, *ctx.saved_tensors, ctx.needs_input_grad, *ctx.call), None, None, None, None
 
 
 _ONCE = "the next-layer rule is no gradient of a loss and has no second or forward derivative; measure on export(m)"
+
+
+def _sent_back(
+    signal: Tensor, x: Tensor, weight: Tensor, random: Tensor | None, needed: tuple[bool, ...],
+    linear_map: LinearMap, route: Route, error: OutputError | None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
+    """The gradients of x, weight and bias; torch brings them to their precision, which autocast changed forwards."""
+    for_x, for_weight, for_bias, *_ = needed
+    return (
+        _to_sources(signal, x, weight, random, linear_map, route, error) if for_x else None,
+        linear_map.to_weight(signal, x.to(signal), weight) if for_weight else None,
+        linear_map.to_bias(signal) if for_bias else None,
+    )
 
 
 class _SentBack(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        signal: Tensor, x: Tensor, weight: Tensor, random: Tensor | None, call: _Call, needed: tuple[bool, bool, bool]
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        for_x, for_weight, for_bias = needed
-        return (
-            _to_sources(signal, x, weight, random, call) if for_x else None,
-            call.linear_map.to_weight(signal, x.to(signal.dtype), weight).to(weight.dtype) if for_weight else None,
-            call.linear_map.to_bias(signal).to(weight.dtype) if for_bias else None,
-        )
+    def forward(*inputs: Any) -> Any:
+        return _sent_back(*inputs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -193,13 +185,15 @@ class _SentBack(Function):
         raise ValueError(_ONCE)
 
 
-def _to_sources(signal: Tensor, x: Tensor, weight: Tensor, random: Tensor | None, call: _Call) -> Tensor:
-    """What neurons hear from the next layer; under autocast, signals are of another precision than ``x``."""
-    route, linear_map = call.route, call.linear_map
+def _to_sources(
+    signal: Tensor, x: Tensor, weight: Tensor, random: Tensor | None,
+    linear_map: LinearMap, route: Route, error: OutputError | None,
+) -> Tensor:  # fmt: skip
+    """What neurons hear from the next layer."""
     matrix = route.feedback.matrix(weight, random)
-    if call.error is not None:
-        return call.error.projected(route.name, linear_map, matrix, x.shape, route.drawn).to(x.dtype)
-    return linear_map.to_sources(route.drawn(signal), x.to(signal.dtype), matrix.to(signal.dtype)).to(x.dtype)
+    if error is not None:
+        return error.projected(route.name, linear_map, matrix, x.shape, route.drawn)
+    return linear_map.to_sources(route.drawn(signal), x.to(signal), matrix.to(signal))
 
 
 def _check_no_transform(t: Tensor, what: str, where: str) -> None:
