@@ -109,6 +109,23 @@ def test_a_loss_that_cannot_be_vectorised_gives_the_same_numbers():
     np.testing.assert_allclose(fast.loss_trace, slow.loss_trace, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("n_rows", "n_layers", "together"), [(1024, 20, False), (32, 300, True)], ids=["few large ones", "many small ones"]
+)
+def test_copies_share_calls_where_operations_are_small(n_rows, n_layers, together):
+    """Both save more than 4 MB a copy."""
+    model = nn.Linear(32, 32, bias=False).double()
+    x = torch.randn(n_rows, 32, generator=seeded(), dtype=torch.float64)
+
+    def loss(m: Any, batch: torch.Tensor) -> torch.Tensor:
+        for _ in range(n_layers):
+            batch = m(batch).tanh()
+        return batch.square().mean()
+
+    options = {**SHORT, "n_chains": 2, "n_draws": 4, "n_burnin": 0}
+    assert estimate_llc(model, [x], loss_fn=loss, **options, generator=seeded()).vectorized == together
+
+
 def test_an_operator_without_a_batching_rule_does_not_warn():
     def loss(model: Any, batch: Any) -> torch.Tensor:
         return squared_error(model, batch) + torch.renorm(model.layers[3].weight, 2, 0, 1.0).mean()

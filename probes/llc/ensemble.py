@@ -18,9 +18,10 @@ from .compiled import NotCompilable, compile_step
 _SAVED_BYTES = 2**30
 """Most activation memory kept for one backward pass; our choice. More copies than fit are evaluated in turns."""
 
-_SAVED_BYTES_ALONE = 2**22
-"""Activation memory of one copy above which, on a CPU, the copies are evaluated one by one: a copy then keeps the core
-busy by itself and its activations in the cache, which gains more than sharing calls (see ``bench_llc.py``)."""
+_SAVED_BYTES_ALONE = 2**16
+"""Mean size of the tensors that autograd saves of one copy, above which, on a CPU, the copies are evaluated one by one:
+a copy then keeps the core busy by itself and its activations in the cache, which gains more than sharing calls (see
+``bench_llc.py``). A model of many small operations gains by sharing them whatever their number."""
 
 _PREFIX = "model."
 
@@ -245,8 +246,9 @@ class Ensemble:
         """Vectorise and compile what can be; return how many copies take turns, by what autograd saves for one."""
         first = torch.zeros(1, dtype=torch.long, device=self.center.device)
         leaves = [view[:1].requires_grad_() for view in self._views]
-        saved = self._saved_bytes(leaves, first, names)
-        together = saved <= _SAVED_BYTES_ALONE or self.center.device.type != "cpu"
+        sizes = self._saved_sizes(leaves, first, names)
+        saved = sum(sizes)
+        together = saved <= _SAVED_BYTES_ALONE * len(sizes) or self.center.device.type != "cpu"
         if together or compiled:
             with torch.enable_grad():
                 self._loss.vectorize(leaves, first)
@@ -260,17 +262,16 @@ class Ensemble:
             self._compile(n_rows)
         return n_rows
 
-    def _saved_bytes(self, leaves: list[Tensor], first: Tensor, names: Sequence[str]) -> int:
-        """What autograd saves of one copy, for the backward pass."""
-        saved = 0
+    def _saved_sizes(self, leaves: list[Tensor], first: Tensor, names: Sequence[str]) -> list[int]:
+        """Bytes of each tensor that autograd saves of one copy, for the backward pass."""
+        sizes: list[int] = []
 
-        def count(t: Tensor) -> Tensor:
-            nonlocal saved
-            saved += t.numel() * t.element_size()
+        def note(t: Tensor) -> Tensor:
+            sizes.append(t.numel() * t.element_size())
             return t
 
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
             alone = self._loss(leaves, first)
         if not alone.requires_grad:
             raise ValueError(f"the loss does not depend on the chosen tensors: {', '.join(names)}")
-        return saved
+        return sizes
