@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from probes.llc import ChainsDiverged, SgldOptions, estimate_llc, estimate_llcs
@@ -124,6 +125,24 @@ def test_copies_share_calls_where_operations_are_small(n_rows, n_layers, togethe
 
     options = {**SHORT, "n_chains": 2, "n_draws": 4, "n_burnin": 0}
     assert estimate_llc(model, [x], loss_fn=loss, **options, generator=seeded()).vectorized == together
+
+
+def test_fused_attention_vectorises():
+    """Torch has no batching rule for it on a CPU; evaluated alone, copies use it."""
+    model = nn.Linear(4, 12, bias=False).double()
+    data = [torch.randn(2, 5, 4, generator=seeded(i), dtype=torch.float64) for i in range(3)]
+
+    def fused(m: Any, batch: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(*m(batch)[:, None].chunk(3, -1)).square().mean()
+
+    def explicit(m: Any, batch: torch.Tensor) -> torch.Tensor:
+        q, k, v = m(batch)[:, None].chunk(3, -1)
+        m.weight.sum().item()  # keeps vmap away
+        return ((q @ k.mT / 2).softmax(-1) @ v).square().mean()
+
+    fast, slow = (estimate_llc(model, data, loss_fn=f, **SHORT, generator=seeded()) for f in (fused, explicit))
+    assert (fast.vectorized, slow.vectorized) == (True, False)
+    np.testing.assert_allclose(fast.loss_trace, slow.loss_trace, rtol=1e-10)
 
 
 def test_an_operator_without_a_batching_rule_does_not_warn():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_unflatten  # the public name is younger than our torch floor
 
 from ..protocols import LossFn
@@ -88,6 +90,7 @@ class CopiesLoss:
         self._loss = _Loss(model, loss_fn)
         self._table = table
         self._vmapped = vmap(self._call_leaves, in_dims=(0, None if len(table) == 1 else 0))
+        self._explicit_attention = False
         self.vectorized = False
 
     def __call__(self, own: list[Tensor], index: Int[Tensor, " copy"]) -> Tensor:
@@ -98,6 +101,12 @@ class CopiesLoss:
         """Vectorise from now on if the loss, and its gradient where ``own`` asks for one, can be. It must have run."""
         if not self._table.stacked:
             return
+        self.vectorized = self._vectorizes(own, index)
+        if not self.vectorized:  # fused attention has no batching rule on a CPU, what it is made of has
+            self._explicit_attention = True
+            self.vectorized = self._vectorizes(own, index)
+
+    def _vectorizes(self, own: list[Tensor], index: Tensor) -> bool:
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("error", message=".*performance drop", category=UserWarning)
@@ -106,8 +115,8 @@ class CopiesLoss:
                     torch.autograd.grad(losses.sum(), own, allow_unused=True)
         except (RuntimeError, UserWarning):  # the loss ran before, so this is vmap's: .item(), data-dependent
             # shapes, a write in place, or an operator without a batching rule
-            return
-        self.vectorized = True
+            return False
+        return True
 
     def alone(self, own: Sequence[Tensor], batch: int) -> Tensor:
         """The loss of one copy on one batch."""
@@ -121,7 +130,8 @@ class CopiesLoss:
 
     def together(self, own: list[Tensor], leaves: list[Tensor]) -> Tensor:
         """The losses of the copies, vectorised, each on the batch that has these leaves."""
-        return self._vmapped(own, leaves)
+        with sdpa_kernel(SDPBackend.MATH) if self._explicit_attention else nullcontext():
+            return self._vmapped(own, leaves)
 
     def _all_at_once(self, own: list[Tensor], index: Tensor) -> Tensor:
         return self.together(own, self._table.take(index))
